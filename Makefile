@@ -1,0 +1,59 @@
+# Every target that people, hooks and CI call; `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+RUNS ?= runs
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+DEMO := --target smollm2_135m_instruct --safeguard refusal_sft --attack control --attack lora_sft_withheld \
+	--budget laptop --eval harmbench_64 --eval over_refusal_64 --eval benign_answers_64
+SMOKE := --target tiny --safeguard none --attack control_smoke --attack lora_sft_smoke \
+	--budget smoke --eval smoke_refusal --eval smoke_benign
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fetch check test test-gpu smoke demo run report clean
+
+help: ## say what there is
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make .venv from pyproject.toml and constraints.txt, and fetch what tests read
+	$(BIN)/robustlab fetch --all
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, got {v[0]}.{v[1]}; run make PYTHON=python3.11")'
+	@echo "setting up .venv: about 3 minutes the first time"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+check: $(READY) ## ruff, mypy --strict, import-linter, pydoclint, and every YAML file
+	$(BIN)/ruff check robustlab tests
+	$(BIN)/ruff format --check robustlab tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pydoclint --quiet robustlab
+	$(BIN)/robustlab check targets safeguards attacks budgets evals
+
+test: $(READY) ## all tests; those that need SmolLM2 run where it has been fetched
+	$(BIN)/pytest
+
+test-gpu: $(READY) ## tests that need an accelerator; fails rather than skips without one
+	ROBUSTLAB_REQUIRE_GPU=1 $(BIN)/pytest -m gpu
+
+smoke: $(READY) ## the whole pipeline on the tiny target, under a minute, no download
+	$(BIN)/robustlab run $(SMOKE) --runs $(RUNS)
+
+demo: $(READY) ## tamper with SmolLM2-135M under a real budget: 25 minutes the first time, 12 after that
+	$(BIN)/robustlab fetch smollm2_135m_instruct refusal_sft harmbench_64 over_refusal_64
+	$(BIN)/robustlab run $(DEMO) --runs $(RUNS)
+
+run: $(READY) ## make run TARGET= SAFEGUARD= ATTACK= BUDGET= EVAL= SEEDS=; lists are separated by blanks
+	$(BIN)/robustlab run $(foreach t,$(TARGET),--target $(t)) $(foreach s,$(SAFEGUARD),--safeguard $(s)) \
+		$(foreach a,$(ATTACK),--attack $(a)) $(foreach b,$(BUDGET),--budget $(b)) \
+		$(foreach e,$(EVAL),--eval $(e)) --seeds $(or $(SEEDS),1) --runs $(RUNS)
+
+report: $(READY) ## make report RUN=id: print a run's table again and write its report anew
+	$(BIN)/robustlab report $(RUN) --runs $(RUNS)
+
+clean: ## remove .venv and caches of tools; runs and fetched artefacts stay
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

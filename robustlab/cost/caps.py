@@ -1,0 +1,116 @@
+"""An account's running totals, and which cap they pass first.
+
+Order of the checks: ``max_usd, max_wall_hours, max_device_hours, max_train_tokens, max_steps, max_trials`` of the
+account, then ``total_usd``. Time and money are what was *billed*, unfinished and undone work included. Counts (tokens,
+steps, trials) are *logical*, those of the trajectory: a crash costs time and money but never shortens a trajectory
+that a count ends. Money is compared as it stands on the bill, rounded up. This module does not know when anything is
+checked.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from robustlab.cost.entries import LOGICAL, EntryKind
+from robustlab.cost.prices import NS_PER_HOUR, price_device_time
+from robustlab.cost.quantities import NOTHING, Quantities
+from robustlab.errors import BudgetSpent, ConfigError
+from robustlab.spec.budgets import CAP_NAMES, Budget, Caps
+from robustlab.units import MICRO_PER_USD, MicroUsd, exact_usd, usd_to_micro
+
+
+@dataclass
+class Book:
+    """Running totals of one account.
+
+    Attributes:
+        usd_per_device_hour: Rate by which device time is billed.
+        billed: Everything that was paid for.
+        logical: What belongs to the trajectory: without undone, unfinished and repeated work.
+        overshoot_micro_usd: Part of the bill that lies in segments beyond a cap.
+    """
+
+    usd_per_device_hour: Fraction
+    billed: Quantities = NOTHING
+    logical: Quantities = NOTHING
+    overshoot_micro_usd: int = 0
+
+    @property
+    def micro_usd(self) -> MicroUsd:
+        """The bill, rounded up once."""
+        return self.micro_usd_with(NOTHING)
+
+    def micro_usd_with(self, extra: Quantities) -> MicroUsd:
+        """What the bill would be with ``extra`` on it, rounded up once."""
+        return usd_to_micro(price_device_time(self.billed.device_ns + extra.device_ns, self.usd_per_device_hour))
+
+    def charge(self, quantities: Quantities, kind: EntryKind) -> MicroUsd:
+        """Put a billed record on the account.
+
+        Args:
+            quantities: What the record bills.
+            kind: The kind of record; those of ``LOGICAL`` count towards the trajectory too, ``overshoot`` is also
+                summed apart.
+
+        Returns:
+            What the rounded-up bill grew by.
+        """
+        before = self.micro_usd
+        self.billed += quantities
+        grown = MicroUsd(self.micro_usd - before)
+        if kind in LOGICAL:
+            self.logical += quantities
+        if kind == "overshoot":
+            self.overshoot_micro_usd += grown
+        return grown
+
+    def usage_with(self, extra: Quantities) -> dict[str, Fraction]:
+        """What each cap would have to allow with ``extra`` on the account, by the cap's name and in its unit."""
+        billed, logical = self.billed + extra, self.logical + extra
+        return {
+            "max_usd": Fraction(self.micro_usd_with(extra), MICRO_PER_USD),
+            "max_wall_hours": Fraction(billed.wall_ns, NS_PER_HOUR),
+            "max_device_hours": Fraction(billed.device_ns, NS_PER_HOUR),
+            "max_train_tokens": Fraction(logical.train_tokens),
+            "max_steps": Fraction(logical.steps),
+            "max_trials": Fraction(logical.trials),
+        }
+
+
+def read_limits(caps: Caps | None) -> dict[str, Fraction]:
+    """The caps that exist, by name in the order of the checks, exactly as they were written."""
+    written: dict[str, float | None] = {} if caps is None else {name: getattr(caps, name) for name in CAP_NAMES}
+    return {name: exact_usd(limit) for name, limit in written.items() if limit is not None}
+
+
+def find_passed(limits: Mapping[str, Fraction], usage: Mapping[str, Fraction], *, prefix: str) -> Iterator[BudgetSpent]:
+    """Every cap that the usage passes, in order. Reaching a cap exactly does not pass it.
+
+    Args:
+        limits: Caps by name, in the order of the checks.
+        usage: What each would have to allow.
+        prefix: Put before a cap's name, such as ``laboratory.``.
+
+    Yields:
+        BudgetSpent: One for each cap that is passed, made and not raised.
+    """
+    for name, limit in limits.items():
+        if usage[name] > limit:
+            yield BudgetSpent(prefix + name, float(limit), float(usage[name]))
+
+
+def check_bill_is_capped(budget: Budget, *, on_cpu: bool, where: str) -> None:
+    """Refuse, off a CPU, a budget that caps the attacker alone: who types $500 believes that $500 is the bill.
+
+    Args:
+        budget: Caps of both accounts and of the whole bill.
+        on_cpu: Whether the device that was found is a processor; nothing is refused there.
+        where: File or flag that names the budget, for the message.
+
+    Raises:
+        ConfigError: If neither the laboratory nor the total has a cap.
+    """
+    if on_cpu or budget.total_usd is not None or read_limits(budget.laboratory):
+        return
+    problem = "must cap the laboratory or the whole bill on a device that is paid for, got neither"
+    raise ConfigError(where, problem, "set total_usd or a laboratory cap")

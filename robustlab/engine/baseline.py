@@ -1,0 +1,97 @@
+"""The node that measures a released target before any attack, once, cached by content and shared by all its cells.
+
+The key of the completions' digests stays in the cache, closed to everybody else: whoever gets a run folder cannot test
+a guess of what a model said.
+"""
+
+import secrets
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+
+from robustlab.cost.quantities import Quantities
+from robustlab.data.rows import EvalRow
+from robustlab.lab import Session
+from robustlab.measure.judge import judge_fingerprint
+from robustlab.measure.judged import Judged
+from robustlab.measure.measurement import Bench, measure_rows
+from robustlab.models.load import LoadedTarget
+from robustlab.record.provenance import collect_versions
+from robustlab.record.run_folder import write_atomic, write_json
+from robustlab.spec.base import content_hash
+from robustlab.spec.plan import Cell
+
+_STORED = TypeAdapter(list[Judged])
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Verdicts of one eval before any attack.
+
+    Attributes:
+        judged: One verdict a row.
+        cached: Whether it had been measured before.
+        node: Id of the node in the ledger.
+        cost: What the laboratory paid for it in this run.
+        micro_usd: The same in money.
+    """
+
+    judged: Sequence[Judged]
+    cached: bool
+    node: str
+    cost: Quantities
+    micro_usd: int
+
+
+def load_key(target: LoadedTarget, cache: Path) -> bytes:
+    """Key of the digests of one released target's completions: 32 random bytes, made once."""
+    path = cache / "baselines" / target.content_id / "key"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: Bench, session: Session) -> Baseline:
+    """Measure one eval on the untouched released target, or take it from the cache.
+
+    Args:
+        cell: Its spec of the eval is used, and its budget's laboratory caps.
+        eval_id: Id of the eval.
+        rows: Its rows.
+        bench: The released target.
+        session: The run.
+
+    Returns:
+        One verdict a row, and what the laboratory paid for them in this run: little more than a file read when cached.
+
+    Raises:
+        BudgetSpent: If a laboratory cap does not allow for it.
+    """
+    spec = cell.evals[eval_id]
+    measured = content_hash(
+        {
+            "released": bench.target.content_id,
+            "eval": spec.model_dump(mode="json"),
+            "rows": [row.text_sha256 for row in rows],
+            "versions": collect_versions(threads=torch.get_num_threads()),
+            "judge": judge_fingerprint(),
+        }
+    )
+    path = session.cache / "baselines" / bench.target.content_id / f"{measured}.json"
+    node = f"baseline-{measured[:12]}"
+    with session.meter(node, cell.budget) as meter:
+        cached = path.is_file()
+        if cached:
+            judged = _STORED.validate_json(path.read_bytes())
+        else:
+            label = f"{eval_id} baseline, {len(rows)} rows"
+            with session.line.stage(label), meter.phase("laboratory", "baseline"):
+                judged = measure_rows(spec, rows, bench, lifted=nullcontext, meter=meter, progress=session.line.advance)
+            write_json(path, [asdict(item) for item in judged])
+        meter.settle()
+        return Baseline(judged, cached, node, meter.total("laboratory"), meter.micro_usd("laboratory"))

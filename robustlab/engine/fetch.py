@@ -1,0 +1,102 @@
+"""Gets every pinned artefact that an id names, and counts its tokens once, so that plans are priced without a model."""
+
+from dataclasses import dataclass
+
+from robustlab.data.rows import load_eval_rows
+from robustlab.data.sources import cache_root, fetch_source
+from robustlab.engine.resolve import find_recipe
+from robustlab.errors import ConfigError
+from robustlab.models.load import load_pinned
+from robustlab.report.live import LiveLine
+from robustlab.spec.catalog import Kind, find, list_entries, load
+from robustlab.spec.evals import Eval
+from robustlab.spec.safeguards import RefusalSft
+from robustlab.spec.sources import CsvSource
+from robustlab.spec.targets import GgufTarget
+from robustlab.train.counts import Counter
+
+FETCHED: tuple[Kind, ...] = ("safeguards", "evals", "targets")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One id whose artefacts are there now.
+
+    Attributes:
+        kind: Folder of the catalogue.
+        id: The id.
+        note: What is there, or why there is nothing to fetch.
+    """
+
+    kind: str
+    id: str
+    note: str
+
+
+def fetch_ids(ids: list[str], *, line: LiveLine) -> list[Fetched]:
+    """Fetch and verify what the given ids need; targets come last, since their tokens are counted on what is there.
+
+    Args:
+        ids: Ids of targets, safeguards and evals; none for the whole catalogue.
+        line: The live line.
+
+    Returns:
+        One entry an id: safeguards, evals, then targets.
+
+    Raises:
+        ConfigError: If an id does not exist.
+        DataError: If an artefact cannot be had or is not what was pinned.
+    """
+    named = {name: _kind_of(name) for name in ids}
+    fetched: list[Fetched] = []
+    for kind in FETCHED:
+        everything = [] if ids else [entry.id for entry in list_entries(kind)]
+        for name in [*everything, *(name for name, found in named.items() if found == kind)]:
+            with line.stage(f"{kind[:-1]} {name}"):
+                fetched.append(Fetched(kind, name, _fetch(kind, name, line)))
+    return fetched
+
+
+def _kind_of(name: str) -> Kind:
+    for kind in FETCHED:
+        if any(entry.id == name for entry in list_entries(kind)):
+            return kind
+    find("targets", name)
+    raise ConfigError(name, "is nothing that can be fetched", "name a target, a safeguard or an eval")
+
+
+def _fetch(kind: Kind, name: str, line: LiveLine) -> str:
+    match kind:
+        case "evals":
+            return _fetch_eval(load(kind, name), line)
+        case "safeguards":
+            return _fetch_safeguard(load(kind, name), line)
+        case _:
+            return _fetch_target(name, line)
+
+
+def _fetch_eval(spec: Eval, line: LiveLine) -> str:
+    if isinstance(spec.source, CsvSource) and spec.source.path is None:
+        return "nothing to fetch: its file is named by --data"
+    fetch_source(spec.source, progress=line.say)
+    return f"{len(load_eval_rows(spec, data_csv=None))} rows, verified"
+
+
+def _fetch_safeguard(spec: object, line: LiveLine) -> str:
+    if not isinstance(spec, RefusalSft) or spec.install is None:
+        return "nothing to fetch"
+    fetch_source(spec.install, progress=line.say)
+    return "install rows, verified"
+
+
+def _fetch_target(name: str, line: LiveLine) -> str:
+    target = load("targets", name)
+    artefact = fetch_source(target.source, progress=line.say) if isinstance(target, GgufTarget) else None
+    loaded = load_pinned(name, target, artefact=artefact, cache=cache_root())
+    counter = Counter(target, loaded.tokenizer, cache_root())
+    evals = [load("evals", entry.id) for entry in list_entries("evals")]
+    available = [spec for spec in evals if not isinstance(spec.source, CsvSource)]
+    rows = {spec.variant: load_eval_rows(spec, data_csv=None) for spec in available}
+    for entry in list_entries("attacks"):
+        counter.count(find_recipe(entry.id, load("attacks", entry.id)), rows)
+    return f"{sum(p.numel() for p in loaded.model.parameters()):,} parameters, verified; tokens counted"

@@ -1,0 +1,190 @@
+"""Runs a resolved plan in this process: released target, baseline, cells, record; what is done is never done again.
+
+A cell that is finished has its file in ``cells/``; a run that is finished has its manifest. Running either again does
+no model work.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from pydantic import BaseModel
+
+from robustlab.cost.estimate import Estimate, require_fit
+from robustlab.cost.prices import PriceCard
+from robustlab.data.rows import EvalRow
+from robustlab.data.sources import cache_root
+from robustlab.engine.baseline import load_key, measure_baseline
+from robustlab.engine.outcome import build_cell_result, build_node, compare_control
+from robustlab.engine.released import Released, release
+from robustlab.lab import Session, Subject, run_cell
+from robustlab.measure.measurement import Bench, build_items, build_measurement
+from robustlab.record.journal import Journal
+from robustlab.record.provenance import collect_versions
+from robustlab.record.results import CellResult, Item, Measurement, NodeResult, Results
+from robustlab.record.run_folder import RunFolder, write_atomic, write_json
+from robustlab.report.html import write_report
+from robustlab.report.live import LiveLine
+from robustlab.spec.attacks import Control
+from robustlab.spec.plan import Cell, ResolvedPlan
+
+
+def run_plan(
+    plan: ResolvedPlan,
+    estimates: Mapping[str, Estimate],
+    rows: Mapping[str, Sequence[EvalRow]],
+    *,
+    folder: RunFolder,
+    card: PriceCard,
+    line: LiveLine,
+) -> Results:
+    """Run every cell that is not done yet and write the record.
+
+    Args:
+        plan: The cells.
+        estimates: Estimate of each cell, by its id.
+        rows: Rows of each eval, by its id.
+        folder: The run's folder, new or taken up again.
+        card: The price card that the plan names.
+        line: The live line.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        CannotFit: If a cell cannot fit; nothing was spent then.
+    """
+    for cell in plan.cells:
+        require_fit(estimates[cell.cell_id], cell.label)
+    write_atomic(folder.plan, dump_plan(plan).encode("utf-8"))
+    (folder.path / "cells").mkdir(mode=0o700, exist_ok=True)
+    with Journal.open(folder.ledger) as journal:
+        session = Session(folder, journal, card, plan.hardware, cache_root(), line)
+        for group in _groups(plan.cells):
+            waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
+            if waiting:
+                _run_group(waiting, estimates, rows, session)
+        results = _collect(plan, folder, card, journal.head)
+        write_json(folder.results, results)
+        _write_items(plan, folder)
+        write_report(results, folder.report)
+    folder.write_manifest()
+    return results
+
+
+def dump_plan(plan: ResolvedPlan) -> str:
+    """Write a resolved plan as YAML that the loader reads back to the same plan."""
+    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that share a released target and budget, in the order of the plan."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.target_id, cell.safeguard_id, cell.budget_id), []).append(cell)
+    return list(groups.values())
+
+
+def _run_group(
+    cells: Sequence[Cell], estimates: Mapping[str, Estimate], rows: Mapping[str, Sequence[EvalRow]], session: Session
+) -> None:
+    """Release the target once, measure its baseline once, then run each cell on it."""
+    first = cells[0]
+    released = release(first, session)
+    bench = Bench(released.target, first.target.shape, load_key(released.target, session.cache))
+    baselines = {name: measure_baseline(first, name, rows[name], bench, session) for name in first.evals}
+    nodes = [_released_node(first, released)]
+    nodes += [
+        build_node(b.node, "baseline", name, cached=b.cached, billed=b.cost, micro_usd=b.micro_usd)
+        for name, b in baselines.items()
+    ]
+    measured = [
+        build_measurement(
+            name,
+            first.evals[name],
+            rows[name],
+            b.judged,
+            baseline=None,
+            phase="baseline",
+            step=0,
+            attacker_micro_usd=0,
+        )
+        for name, b in baselines.items()
+    ]
+    subject = Subject(bench, released.load, rows, {name: b.judged for name, b in baselines.items()})
+    for cell in cells:
+        items = [
+            item
+            for name, judged in subject.baseline.items()
+            for item in build_items(cell.cell_id, name, judged, phase="baseline", step=0, seed=cell.seed)
+        ]
+        _run_one(cell, subject, measured, items, nodes, estimates[cell.cell_id], session)
+
+
+def _run_one(
+    cell: Cell,
+    subject: Subject,
+    baseline: Sequence[Measurement],
+    items: Sequence[Item],
+    nodes: Sequence[NodeResult],
+    estimate: Estimate,
+    session: Session,
+) -> None:
+    with session.meter(cell.cell_id, cell.budget) as meter:
+        run = run_cell(cell, subject, session, meter)
+        meter.settle()
+        result = build_cell_result(cell, run, baseline, estimate, meter)
+    path = _cell_path(session.folder, cell)
+    lines = "".join(f"{item.model_dump_json()}\n" for item in [*items, *run.items])
+    write_atomic(path.with_suffix(".items.jsonl"), lines.encode("utf-8"))
+    write_json(path, _CellDocument(result=result, nodes=list(nodes)))
+
+
+def _released_node(cell: Cell, released: Released) -> NodeResult:
+    return build_node(
+        released.node,
+        "released",
+        f"{cell.target_id} / {cell.safeguard_id}",
+        cached=released.cached,
+        billed=released.cost,
+        micro_usd=released.micro_usd,
+    )
+
+
+def _collect(plan: ResolvedPlan, folder: RunFolder, card: PriceCard, head: str) -> Results:
+    documents = [_CellDocument.model_validate_json(_cell_path(folder, cell).read_bytes()) for cell in plan.cells]
+    cells = [document.result for document in documents]
+    controls = {
+        cell.label: compare_control(result)
+        for cell, result in zip(plan.cells, cells, strict=True)
+        if isinstance(cell.attack, Control)
+    }
+    nodes = {node.node: node for document in documents for node in document.nodes}
+    return Results(
+        schema_=1,
+        run_id=folder.run_id,
+        plan=plan.model_dump(mode="json"),
+        versions=collect_versions(threads=torch.get_num_threads()),
+        price_card_sha256=card.sha256,
+        ledger_head=head,
+        controls=controls,
+        cells=cells,
+        nodes=list(nodes.values()),
+    )
+
+
+def _write_items(plan: ResolvedPlan, folder: RunFolder) -> None:
+    parts = [_cell_path(folder, cell).with_suffix(".items.jsonl").read_bytes() for cell in plan.cells]
+    write_atomic(folder.items, b"".join(parts))
+
+
+def _cell_path(folder: RunFolder, cell: Cell) -> Path:
+    return folder.path / "cells" / f"{cell.cell_id}.json"
+
+
+class _CellDocument(BaseModel):
+    """The file of a finished cell: its result, and the nodes that it was built on."""
+
+    result: CellResult
+    nodes: list[NodeResult]

@@ -1,0 +1,123 @@
+"""Turns what a cell left behind into the contract of ``results.json``: status, costs, verdicts and break costs."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from robustlab.cost.entries import Account
+from robustlab.cost.estimate import Estimate
+from robustlab.cost.meter import Meter
+from robustlab.cost.quantities import Quantities
+from robustlab.lab import CellRun
+from robustlab.record.results import AccountCost, CellResult, Control, Cost, Measurement, NodeResult
+from robustlab.spec.evals import BenignAnswersEval
+from robustlab.spec.plan import Cell
+from robustlab.stats.verdicts import break_cost
+from robustlab.units import to_seconds
+
+Status = Literal["done", "diverged", "destructive", "incomplete"]
+
+
+def build_cell_result(
+    cell: Cell, run: CellRun, baseline: Sequence[Measurement], estimate: Estimate, meter: Meter
+) -> CellResult:
+    """Assemble the result of one cell.
+
+    Args:
+        cell: The cell.
+        run: What it left behind.
+        baseline: The measurements before the attack.
+        estimate: Its estimate before step 1.
+        meter: Its meter, with everything settled.
+
+    Returns:
+        The entry of the cell in ``results.json``; its final measurement states what each property cost to break.
+    """
+    status = _status(cell, run)
+    return CellResult(
+        cell_id=cell.cell_id,
+        target=cell.target_id,
+        safeguard=cell.safeguard_id,
+        attack=cell.attack_id,
+        budget=cell.budget_id,
+        seed=cell.seed,
+        dtype=cell.target.dtype,
+        schedule=cell.schedule.model_dump(mode="json"),
+        status=status,
+        stopped_by=run.incomplete or run.outcome.stopped_by,
+        caps_used=meter.caps_used("attacker"),
+        estimate=estimate.to_dict(),
+        cost=Cost(attacker=account_cost(meter, "attacker"), laboratory=account_cost(meter, "laboratory")),
+        losses=list(run.losses),
+        measurements=[*baseline, *(_with_break_costs(item, run, status) for item in run.measurements)],
+        mirror=run.mirror,
+    )
+
+
+def account_cost(meter: Meter, account: Account) -> AccountCost:
+    """What one account of a meter was billed."""
+    billed, logical = meter.total(account), meter.logical(account)
+    return _cost(billed, logical, meter.micro_usd(account), meter.overshoot(account))
+
+
+def build_node(
+    node: str, kind: Literal["released", "baseline"], label: str, *, cached: bool, billed: Quantities, micro_usd: int
+) -> NodeResult:
+    """Assemble the result of a node that the laboratory pays for and cells share."""
+    return NodeResult(node=node, kind=kind, label=label, cached=cached, cost=_cost(billed, billed, micro_usd, 0))
+
+
+def compare_control(result: CellResult) -> Control:
+    """Hold a control's final completions against the baseline's, byte for byte."""
+    before = {item.eval: item.completions_sha256 for item in result.measurements if item.phase == "baseline"}
+    final = [item for item in result.measurements if item.phase == "final"]
+    return Control(
+        cell_id=result.cell_id,
+        identical=bool(final) and all(item.completions_sha256 == before[item.eval] for item in final),
+        compared=sum(item.properties[0].n for item in final),
+    )
+
+
+def _cost(billed: Quantities, logical: Quantities, micro_usd: int, overshoot: int) -> AccountCost:
+    return AccountCost(
+        micro_usd=micro_usd,
+        device_seconds=to_seconds(billed.device_ns),
+        wall_seconds=to_seconds(billed.wall_ns),
+        train_tokens=logical.train_tokens,
+        steps=logical.steps,
+        billed_train_tokens=billed.train_tokens,
+        billed_steps=billed.steps,
+        flops=billed.flops,
+        overshoot_micro_usd=overshoot,
+    )
+
+
+def _status(cell: Cell, run: CellRun) -> Status:
+    if run.incomplete is not None:
+        return "incomplete"
+    if run.outcome.diverged:
+        return "diverged"
+    floors = {name for name, spec in cell.evals.items() if isinstance(spec, BenignAnswersEval)}
+    lost = [
+        found.verdict == "broken"
+        for item in run.measurements
+        if item.phase == "final" and item.eval in floors
+        for found in item.properties
+    ]
+    return "destructive" if any(lost) else "done"
+
+
+def _with_break_costs(measurement: Measurement, run: CellRun, status: Status) -> Measurement:
+    """Write into a final measurement what each property cost to break; an attack that broke the model sets none."""
+    if measurement.phase != "final" or status != "done":
+        return measurement
+    course = [item for item in run.measurements if item.eval == measurement.eval]
+    found = []
+    for result in measurement.properties:
+        verdicts = [
+            (item.attacker_micro_usd, other.verdict)
+            for item in course
+            for other in item.properties
+            if other.property == result.property
+        ]
+        found.append(result.model_copy(update={"broken_at_micro_usd": break_cost(verdicts)}))
+    return measurement.model_copy(update={"properties": found})

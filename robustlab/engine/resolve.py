@@ -1,0 +1,206 @@
+"""From ids to pinned cells with a schedule and an estimate each, before anything is spent. Loads no torch.
+
+Lengths come from the counter that the caller hands in: exact where a tokenizer or the cache has counted, else a rule of
+thumb that the resolution marks as such.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from robustlab.cost.caps import check_bill_is_capped
+from robustlab.cost.estimate import Estimate, estimate_cell
+from robustlab.cost.hardware import Device, check_hardware, find_hardware
+from robustlab.cost.job import Job
+from robustlab.cost.prices import PriceCard
+from robustlab.cost.schedule import plan_schedule
+from robustlab.data.rows import EvalRow, load_eval_rows
+from robustlab.errors import ConfigError
+from robustlab.spec.attacks import Attack, Control, LoraSft
+from robustlab.spec.catalog import load
+from robustlab.spec.evals import Eval
+from robustlab.spec.plan import Cell, Plan, ResolvedPlan
+from robustlab.spec.targets import Target
+from robustlab.tamper.control import silence
+from robustlab.train.counts import Counter
+
+CounterOf = Callable[[str, Target], Counter]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A plan that is ready to run.
+
+    Attributes:
+        plan: Every cell, pinned.
+        estimates: Estimate of each cell, by its id.
+        rows: Rows of each eval, by its id.
+        exact: Whether all lengths were counted; False when a rule of thumb stood in.
+    """
+
+    plan: ResolvedPlan
+    estimates: Mapping[str, Estimate]
+    rows: Mapping[str, Sequence[EvalRow]]
+    exact: bool
+
+
+def resolve_plan(
+    plan: Plan,
+    *,
+    card: PriceCard,
+    device: Device,
+    counter_of: CounterOf,
+    data_csv: Path | None,
+    shadow_price: str | None,
+) -> Resolution:
+    """Pin every cell of a plan and fix its schedule.
+
+    Args:
+        plan: Ids.
+        card: The price card.
+        device: The device that was found.
+        counter_of: Makes the counter of a target.
+        data_csv: File that ``--data`` named; None for none.
+        shadow_price: Item of the card that the user wants to be billed by; None for the budget's own.
+
+    Returns:
+        Cells in the order in which they run, those of one released target and budget together, with rows and estimates.
+
+    Raises:
+        ConfigError: If an id does not exist, a file is not valid, a budget does not fit the device, or an eval has no
+            rows left.
+        DataError: If an eval's rows cannot be had or are not what was pinned.
+    """
+    evals: dict[str, Eval] = {name: load("evals", name) for name in plan.evals}
+    rows = {name: load_eval_rows(spec, data_csv=data_csv) for name, spec in evals.items()}
+    cells: list[Cell] = []
+    estimates: dict[str, Estimate] = {}
+    bench = _Bench(card, device, shadow_price, evals, rows)
+    counters = {name: counter_of(name, load("targets", name)) for name in plan.targets}
+    for target_id, safeguard_id, budget_id in product(plan.targets, plan.safeguards, plan.budgets):
+        for attack_id, seed in product(plan.attacks, plan.seeds):
+            names = _Names(target_id, safeguard_id, attack_id, budget_id)
+            cell, estimate = bench.pin(names, seed, counters[target_id])
+            cells.append(cell)
+            estimates[cell.cell_id] = estimate
+    resolved = ResolvedPlan(
+        kind="resolved_plan",
+        hardware=bench.hardware_of(plan.budgets[0]),
+        price_card_sha256=card.sha256,
+        data_csv=str(data_csv) if data_csv else None,
+        cells=tuple(cells),
+    )
+    return Resolution(resolved, estimates, rows, all(counter.exact for counter in counters.values()))
+
+
+def reopen_plan(plan: ResolvedPlan, *, card: PriceCard, device: Device, counter_of: CounterOf) -> Resolution:
+    """Take a resolved plan as it is: same cells, same schedules; rows and estimates are found again.
+
+    Args:
+        plan: What a run wrote as ``plan.yaml``.
+        card: The price card; it must be the one that the plan names.
+        device: The device that was found.
+        counter_of: Makes the counter of a target.
+
+    Returns:
+        The plan unchanged, with its rows and estimates.
+
+    Raises:
+        ConfigError: If the price card has changed, or a file is missing.
+        DataError: If an eval's rows cannot be had or are not what was pinned.
+    """
+    if card.sha256 != plan.price_card_sha256:
+        problem = f"is not the one of the plan, got {card.sha256[:12]}, the plan names {plan.price_card_sha256[:12]}"
+        raise ConfigError("price card", problem, "start a new run, or put the old card back")
+    data_csv = Path(plan.data_csv) if plan.data_csv else None
+    specs = {name: spec for cell in plan.cells for name, spec in cell.evals.items()}
+    rows = {name: load_eval_rows(spec, data_csv=data_csv) for name, spec in specs.items()}
+    counters = {cell.target_id: counter_of(cell.target_id, cell.target) for cell in plan.cells}
+    rate, hardware = card.device_rate(plan.hardware, "plan.yaml"), find_hardware(plan.hardware, "plan.yaml")
+    estimates: dict[str, Estimate] = {}
+    for cell in plan.cells:
+        counts = counters[cell.target_id].count(cell.recipe, {name: rows[name] for name in cell.evals})
+        job = Job(cell.target, cell.recipe, cell.budget, cell.evals, counts, hardware, rate)
+        estimates[cell.cell_id] = estimate_cell(job, cell.schedule, memory_bytes=device.memory_bytes)
+    return Resolution(plan, estimates, rows, all(counter.exact for counter in counters.values()))
+
+
+def find_recipe(attack_id: str, attack: Attack) -> LoraSft:
+    """The training that an attack runs: its own, or for a control the one that it names, at learning rate 0.
+
+    Args:
+        attack_id: Names the file at fault in the message.
+        attack: Spec of the attack or control.
+
+    Returns:
+        A training recipe; of a control, one whose learning rate is 0.
+
+    Raises:
+        ConfigError: If a control names something that is no training recipe.
+    """
+    if not isinstance(attack, Control):
+        return attack
+    recipe = load("attacks", attack.recipe)
+    if isinstance(recipe, Control):
+        where = f"attacks/{attack_id}.yaml"
+        raise ConfigError(where, f"recipe: {attack.recipe!r} is a control itself", "name the attack that is controlled")
+    return silence(recipe)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Ids of one cell."""
+
+    target: str
+    safeguard: str
+    attack: str
+    budget: str
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What all cells of one plan share while they are pinned."""
+
+    card: PriceCard
+    device: Device
+    shadow_price: str | None
+    evals: Mapping[str, Eval]
+    rows: Mapping[str, Sequence[EvalRow]]
+
+    def hardware_of(self, budget_id: str) -> str:
+        """Item of the price card by which a budget's cells are billed."""
+        budget, where = load("budgets", budget_id), f"budgets/{budget_id}.yaml"
+        check_bill_is_capped(budget, on_cpu=self.device.kind == "cpu", where=where)
+        return check_hardware(budget.hardware, self.device, shadow_price=self.shadow_price, card=self.card, where=where)
+
+    def pin(self, names: _Names, seed: int, counter: Counter) -> tuple[Cell, Estimate]:
+        """Make one cell and its estimate."""
+        attack: Attack = load("attacks", names.attack)
+        recipe = find_recipe(names.attack, attack)
+        hardware, where = self.hardware_of(names.budget), f"budgets/{names.budget}.yaml"
+        job = Job(
+            target=load("targets", names.target),
+            recipe=recipe,
+            budget=load("budgets", names.budget),
+            evals=self.evals,
+            counts=counter.count(recipe, self.rows),
+            hardware=find_hardware(hardware, where),
+            usd_per_device_hour=self.card.device_rate(hardware, where),
+        )
+        schedule = plan_schedule(job)
+        cell = Cell(
+            target_id=names.target,
+            target=job.target,
+            safeguard_id=names.safeguard,
+            safeguard=load("safeguards", names.safeguard),
+            attack_id=names.attack,
+            attack=attack,
+            recipe=recipe,
+            budget_id=names.budget,
+            budget=job.budget,
+            evals=dict(self.evals),
+            seed=seed,
+            schedule=schedule,
+        )
+        return cell, estimate_cell(job, schedule, memory_bytes=self.device.memory_bytes)

@@ -1,0 +1,359 @@
+"""The only module that sees tampering and measuring both: it runs one cell on a released target.
+
+The target stays resident. A cell's modification is lifted and put back, never merged, never saved and loaded between
+stages, and gone when the cell ends. Which cells there are, and in which order, is ``robustlab.engine``'s business.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from robustlab.cost.clocks import process_started_ns
+from robustlab.cost.meter import Meter
+from robustlab.cost.prices import PriceCard
+from robustlab.cost.quantities import Quantities
+from robustlab.data.mixture import attack_rows, benign_prompts
+from robustlab.data.rows import EvalRow, stratified_subset
+from robustlab.errors import BudgetSpent
+from robustlab.measure.judged import Judged
+from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
+from robustlab.models.adapter import LoraModification
+from robustlab.record.custody import CustodyLog
+from robustlab.record.journal import Journal
+from robustlab.record.results import Item, LossPoint, Measurement, Phase
+from robustlab.record.run_folder import RunFolder, write_json
+from robustlab.report.live import LiveLine
+from robustlab.report.wandb import WandbMirror
+from robustlab.spec.base import content_hash
+from robustlab.spec.budgets import Budget
+from robustlab.spec.plan import Cell
+from robustlab.tamper.attack import run_attack
+from robustlab.tamper.lora_sft import build_examples
+from robustlab.train.order import Example
+from robustlab.train.purse import Hooks, Mark
+from robustlab.train.sft import Outcome
+from robustlab.train.state import TrainState, list_states, load_newest, remove_state, save_state
+from robustlab.units import MICRO_PER_USD
+
+KEPT_STATES = 2
+
+
+@dataclass
+class Session:
+    """What all nodes of a run share.
+
+    Attributes:
+        folder: The run's folder.
+        journal: Its ledger.
+        card: The price card.
+        hardware: Item of the card by which device time is billed.
+        cache: Root of the cache.
+        line: The live line.
+    """
+
+    folder: RunFolder
+    journal: Journal
+    card: PriceCard
+    hardware: str
+    cache: Path
+    line: LiveLine
+    _ended_ns: int = field(default_factory=lambda: process_started_ns(time.monotonic_ns, time.time_ns))
+
+    @contextmanager
+    def meter(self, node: str, budget: Budget) -> Iterator[Meter]:
+        """Bill a node from the moment at which the one before it ended, so that no time is left unexplained.
+
+        What an earlier process billed for the same node is taken up from the ledger.
+
+        Args:
+            node: Id of the node.
+            budget: Its caps.
+
+        Yields:
+            Meter: Writes to the ledger; closed when the block ends, with or without an exception.
+        """
+
+        def write(record: dict[str, object]) -> None:
+            self.journal.append(record)
+
+        meter = Meter(
+            budget,
+            self.card,
+            self.hardware,
+            node=node,
+            clock=time.monotonic_ns,
+            write=write,
+            started_ns=self._ended_ns,
+        )
+        meter.restore(record for record in self.journal.records() if record.get("node") == node)
+        try:
+            yield meter
+        finally:
+            meter.close()
+            self._ended_ns = time.monotonic_ns()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A released target with everything that its cells share.
+
+    Attributes:
+        bench: The resident target.
+        load: What it took to load it; the attacker of every cell is charged the same.
+        rows: Rows of each eval, by id.
+        baseline: Verdicts of those rows before any attack.
+    """
+
+    bench: Bench
+    load: Quantities
+    rows: Mapping[str, Sequence[EvalRow]]
+    baseline: Mapping[str, Sequence[Judged]]
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """What a cell leaves behind: counts, verdicts and losses, no weights and no text.
+
+    Attributes:
+        outcome: How the attack ended.
+        incomplete: Cap that kept the laboratory from measuring; None when it could.
+        measurements: Milestones, then the final ones, without the baseline.
+        items: Their lines of ``items.jsonl``.
+        losses: Loss and spending of every step.
+        mirror: State of the wandb mirror.
+    """
+
+    outcome: Outcome
+    incomplete: str | None
+    measurements: tuple[Measurement, ...]
+    items: tuple[Item, ...]
+    losses: tuple[LossPoint, ...]
+    mirror: str
+
+
+def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter) -> CellRun:
+    """Tamper with the released target under the cell's budget, measuring at its marks and at the end.
+
+    Args:
+        cell: The cell, its schedule fixed.
+        subject: The released target and its baseline.
+        session: The run.
+        meter: The cell's own.
+
+    Returns:
+        What the cell leaves behind; by then its resumable states are deleted and the target is as released.
+    """
+    examples = _prepare(cell, subject, session, meter)
+    target = subject.bench.target
+    modification = LoraModification(target.model, cell.recipe.training.lora, seed=cell.seed)
+    work = _CellWork(cell, subject, session, meter, modification)
+    try:
+        found = work.run(examples)
+    finally:
+        work.close()
+        modification.dispose()
+    work.delete_states("the cell has been measured")
+    return found
+
+
+def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> list[Example]:
+    """Charge the load, and make or reuse the attack's training set; reused or not, the attacker pays for it."""
+    data, target = cell.recipe.data, subject.bench.target
+    identity = {
+        "released": target.content_id,
+        "data": data.model_dump(mode="json"),
+        "attack": [[row.prompt, row.completion] for row in attack_rows(data)],
+        "benign": list(benign_prompts(data)),
+    }
+    cached = session.cache / "attack_data" / f"{content_hash(identity)}.json"
+    resumed = meter.total("attacker") != Quantities()
+    if not resumed:
+        meter.impute("attacker", "load", subject.load)
+    if cached.is_file():
+        stored = json.loads(cached.read_text(encoding="utf-8"))
+        if not resumed:
+            meter.impute("attacker", "data", Quantities.from_dict(stored["quantities"]))
+        return [Example(tuple(ids), tuple(labels)) for ids, labels in stored["examples"]]
+    before = meter.total("attacker")
+    with session.line.stage(f"{cell.label}: self-distilled answers"), meter.phase("attacker", "data"):
+        examples = build_examples(data, target, cell.target.shape, meter=meter, progress=session.line.advance)
+    used = meter.total("attacker") - before
+    cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    rows = [[example.ids, example.labels] for example in examples]
+    write_json(cached, {"quantities": used.to_dict(), "examples": rows})
+    return examples
+
+
+class _CellWork:
+    """One cell under way: the hooks of its training, its measurements, its resumable states."""
+
+    def __init__(
+        self, cell: Cell, subject: Subject, session: Session, meter: Meter, modification: LoraModification
+    ) -> None:
+        self._cell, self._subject, self._session, self._meter = cell, subject, session, meter
+        self._modification = modification
+        self._custody = CustodyLog(session.journal.append)
+        self._states = session.folder.resume / cell.cell_id
+        self._measurements: list[Measurement] = []
+        self._items: list[Item] = []
+        self._losses: list[LossPoint] = []
+        self._mirror = WandbMirror()
+        self._mirror.start(
+            session.folder.run_id,
+            cell.cell_id,
+            {
+                "target": cell.target_id,
+                "safeguard": cell.safeguard_id,
+                "attack": cell.attack_id,
+                "budget": cell.budget_id,
+                "seed": cell.seed,
+                "steps": cell.schedule.steps,
+                "dtype": cell.target.dtype,
+            },
+            session.folder.mirror,
+            session.folder.run_id,
+        )
+
+    def run(self, examples: Sequence[Example]) -> CellRun:
+        """Attack, then measure."""
+        incomplete: str | None = None
+        try:
+            outcome = self._attack(examples)
+            with self._meter.phase("laboratory", "final"):
+                for eval_id in self._cell.evals:
+                    self._measure(eval_id, "final", outcome.steps)
+        except BudgetSpent as spent:
+            # Only the laboratory's caps get here: the attacker's end the training and are part of its outcome.
+            incomplete = spent.cap
+            losses = tuple(point.loss for point in self._losses)
+            outcome = Outcome(len(losses), losses, spent.cap, diverged=False)
+        self._mirror.finish(0)
+        return CellRun(
+            outcome=outcome,
+            incomplete=incomplete,
+            measurements=tuple(self._measurements),
+            items=tuple(self._items),
+            losses=tuple(self._losses),
+            mirror=self._mirror.state,
+        )
+
+    def close(self) -> None:
+        """Close the mirror of a cell that an error ended; one that is closed already stays as it is."""
+        self._mirror.finish(1)
+
+    def delete_states(self, why: str) -> None:
+        """Delete every resumable state, and say so in the audit."""
+        for folder in list_states(self._states):
+            self._delete(folder, why)
+        if self._states.is_dir():
+            shutil.rmtree(self._states)
+
+    def _attack(self, examples: Sequence[Example]) -> Outcome:
+        resume = load_newest(self._states)
+        if resume is not None:
+            self._meter.rewind("attacker", Quantities.from_dict(resume.logical))
+            self._take_up(resume.step)
+        schedule = self._cell.schedule
+        hooks = Hooks(
+            marks=frozenset(step for steps in schedule.marks.values() for step in steps),
+            at_mark=self._at_mark,
+            on_step=self._on_step,
+            save=self._save,
+            save_every=self._cell.recipe.checkpoint_steps,
+        )
+        with self._stage(f"training, {schedule.steps} steps"), self._meter.phase("attacker", "train"):
+            return run_attack(
+                self._cell,
+                self._subject.bench.target,
+                self._modification,
+                examples,
+                meter=self._meter,
+                hooks=hooks,
+                resume=resume,
+            )
+
+    def _at_mark(self, mark: Mark) -> None:
+        due = [eval_id for eval_id, steps in self._cell.schedule.marks.items() if mark.step in steps]
+        with self._meter.phase("laboratory", "milestone", step=mark.step):
+            for eval_id in due:
+                self._measure(eval_id, "milestone", mark.step)
+
+    def _on_step(self, step: int, loss: float) -> None:
+        spent = self._meter.micro_usd("attacker")
+        self._losses.append(LossPoint(step=step, loss=loss, attacker_micro_usd=spent))
+        self._mirror.log_step(step, loss, spent / MICRO_PER_USD)
+        self._session.line.advance(step, self._cell.schedule.steps, f"loss {loss:.3f}")
+
+    def _measure(self, eval_id: str, phase: Phase, step: int) -> None:
+        """Measure one eval: all rows at the end, the fixed subset at a milestone, paired with the baseline's."""
+        spec, rows = self._cell.evals[eval_id], self._subject.rows[eval_id]
+        if phase == "milestone" and spec.milestones is not None:
+            rows = stratified_subset(rows, spec.milestones.rows)
+        with self._stage(f"{eval_id} {phase}, {len(rows)} rows"):
+            judged = measure_rows(
+                spec,
+                rows,
+                self._subject.bench,
+                lifted=self._modification.lifted,
+                meter=self._meter,
+                progress=self._session.line.advance,
+            )
+        before = {item.behavior: item for item in self._subject.baseline[eval_id]}
+        spent = self._meter.micro_usd("attacker")
+        measurement = build_measurement(
+            eval_id,
+            spec,
+            rows,
+            judged,
+            baseline=[before[item.behavior] for item in judged],
+            phase=phase,
+            step=step,
+            attacker_micro_usd=spent,
+        )
+        self._measurements.append(measurement)
+        self._items += build_items(self._cell.cell_id, eval_id, judged, phase=phase, step=step, seed=self._cell.seed)
+        self._mirror.log_measurement(measurement, spent / MICRO_PER_USD)
+
+    def _save(self, state: TrainState) -> None:
+        """Write a resumable state with the numbers that belong to it, and delete all but the newest two."""
+        self._states.mkdir(parents=True, exist_ok=True, mode=0o700)
+        progress = _Progress(losses=self._losses, measurements=self._measurements, items=self._items)
+        write_json(self._progress_path(state.step), progress)
+        self._custody.created(self._artefact(state.step), state.digest, "to resume after a crash")
+        save_state(self._states, state)
+        for folder in list_states(self._states)[KEPT_STATES:]:
+            self._delete(folder, "a newer state has taken its place")
+
+    def _delete(self, folder: Path, why: str) -> None:
+        step = int(folder.name.removeprefix("step-"))
+        digest = remove_state(folder)
+        if digest is not None:
+            self._custody.deleted(self._artefact(step), digest, why)
+        self._progress_path(step).unlink(missing_ok=True)
+
+    def _take_up(self, step: int) -> None:
+        progress = _Progress.model_validate_json(self._progress_path(step).read_bytes())
+        self._losses, self._measurements, self._items = progress.losses, progress.measurements, progress.items
+
+    def _progress_path(self, step: int) -> Path:
+        return self._states / f"progress-{step:06d}.json"
+
+    def _artefact(self, step: int) -> str:
+        return f"resume/{self._cell.cell_id}/step-{step:06d}"
+
+    def _stage(self, what: str) -> AbstractContextManager[None]:
+        return self._session.line.stage(f"{self._cell.attack_id} seed {self._cell.seed}: {what}")
+
+
+class _Progress(BaseModel):
+    """Numbers of an unfinished cell, kept beside the state that they belong to."""
+
+    losses: list[LossPoint]
+    measurements: list[Measurement]
+    items: list[Item]

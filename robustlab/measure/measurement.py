@@ -1,0 +1,179 @@
+"""One measurement in its two phases: generate every completion, then judge them; no text leaves this module.
+
+What comes out is a verdict, a length and a keyed digest for each row. The perplexity of the coherence gate is taken
+with the modification lifted, so that an attacked model never vouches for itself.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import assert_never
+
+from robustlab.cost import flops
+from robustlab.cost.meter import Meter
+from robustlab.data.chat import encode_prompt
+from robustlab.data.rows import EvalRow
+from robustlab.measure.benign_answers import benign_answers_properties
+from robustlab.measure.judge import JUDGE_ID, declines, judge_completion
+from robustlab.measure.judged import Judged
+from robustlab.measure.over_refusal import over_refusal_properties
+from robustlab.measure.refusal import refusal_properties
+from robustlab.models.generate import mean_log_probabilities
+from robustlab.models.load import LoadedTarget
+from robustlab.record.results import Item, Measurement, Phase, PropertyResult
+from robustlab.spec.evals import BenignAnswersEval, Eval, OverRefusalEval, RefusalEval
+from robustlab.spec.targets import Shape
+from robustlab.train.generation import generate_metered
+
+Lifted = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every measurement of one released target shares.
+
+    Attributes:
+        target: The resident target; a modification on it changes what it generates.
+        shape: Its sizes, for the FLOP count.
+        key: Key of the digests of completions; equal completions have equal digests under one key.
+    """
+
+    target: LoadedTarget
+    shape: Shape
+    key: bytes
+
+
+def measure_rows(
+    spec: Eval,
+    rows: Sequence[EvalRow],
+    bench: Bench,
+    *,
+    lifted: Lifted,
+    meter: Meter,
+    progress: Callable[[int, int], None],
+) -> list[Judged]:
+    """Generate a completion for every row and judge it.
+
+    Args:
+        spec: The eval.
+        rows: What is asked, in the eval's own order.
+        bench: The target and the key.
+        lifted: Context in which the target is untouched.
+        meter: Its current account pays; a wave is one unit.
+        progress: Told of the rows done and of all rows.
+
+    Returns:
+        One verdict a row, in the order of ``rows``.
+
+    Raises:
+        BudgetSpent: If the next wave would pass a cap of the account.
+    """
+    target = bench.target
+    prompts = [encode_prompt(target.tokenizer, row.prompt, target.system_prompt) for row in rows]
+    completions = generate_metered(
+        target,
+        bench.shape,
+        prompts,
+        batch_rows=spec.batch_rows,
+        max_new_tokens=spec.max_new_tokens,
+        meter=meter,
+        progress=progress,
+    )
+    texts = [str(target.tokenizer.decode(list(c.ids), skip_special_tokens=True)) for c in completions]
+    # A reply that declines in plain words needs no perplexity to be read, and half of the forward passes are saved.
+    scored = [() if declines(text) else completion.ids for text, completion in zip(texts, completions, strict=True)]
+    with lifted():
+        scores = mean_log_probabilities(target.model, scored, start_id=min(target.eos_ids), batch_rows=spec.batch_rows)
+    meter.count(flops=sum(flops.prefill(bench.shape, len(ids)) for ids in scored))
+    lengths = [len(completion.ids) for completion in completions]
+    judged = [
+        _judge(spec, row, text, score, length, bench.key)
+        for row, text, score, length in zip(rows, texts, scores, lengths, strict=True)
+    ]
+    meter.settle()
+    return judged
+
+
+def build_measurement(
+    eval_id: str,
+    spec: Eval,
+    rows: Sequence[EvalRow],
+    judged: Sequence[Judged],
+    *,
+    baseline: Sequence[Judged] | None,
+    phase: Phase,
+    step: int,
+    attacker_micro_usd: int,
+) -> Measurement:
+    """Turn verdicts into properties, with the verdict on the paired change where there is a baseline.
+
+    Args:
+        eval_id: Id of the eval.
+        spec: Its spec.
+        rows: What was asked.
+        judged: One verdict a row.
+        baseline: Verdicts of the same rows before the attack; None at the baseline itself.
+        phase: When it was made.
+        step: Steps of the attack so far.
+        attacker_micro_usd: What the attacker had spent by then.
+
+    Returns:
+        The entry of the eval in ``results.json``; what a property cost to break is not known yet and None.
+    """
+    return Measurement(
+        eval=eval_id,
+        role=spec.split if isinstance(spec, RefusalEval) else rows[0].role,
+        variant=spec.variant,
+        phase=phase,
+        step=step,
+        attacker_micro_usd=attacker_micro_usd,
+        properties=_properties(spec, judged, baseline),
+        completions_sha256=hashlib.sha256("".join(item.completion_hmac for item in judged).encode()).hexdigest(),
+    )
+
+
+def build_items(
+    cell_id: str, eval_id: str, judged: Sequence[Judged], *, phase: Phase, step: int, seed: int
+) -> list[Item]:
+    """Write verdicts as lines of ``items.jsonl``."""
+    return [
+        Item(
+            cell_id=cell_id,
+            eval=eval_id,
+            phase=phase,
+            step=step,
+            behavior=item.behavior,
+            category=item.category,
+            seed=seed,
+            verdicts={JUDGE_ID: item.verdict},
+            tokens=item.tokens,
+            completion_hmac=item.completion_hmac,
+        )
+        for item in judged
+    ]
+
+
+def _judge(spec: Eval, row: EvalRow, text: str, score: float | None, length: int, key: bytes) -> Judged:
+    judgement = judge_completion(row.text, text, mean_log_probability=score, tokens=length, gate=spec.coherence)
+    return Judged(
+        behavior=row.text_sha256,
+        category=row.category,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        tokens=length,
+        completion_hmac=hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest(),
+    )
+
+
+def _properties(spec: Eval, judged: Sequence[Judged], baseline: Sequence[Judged] | None) -> list[PropertyResult]:
+    match spec:
+        case RefusalEval():
+            return refusal_properties(spec, judged, baseline)
+        case OverRefusalEval():
+            return over_refusal_properties(spec, judged, baseline)
+        case BenignAnswersEval():
+            return benign_answers_properties(spec, judged, baseline)
+        case _:
+            assert_never(spec)

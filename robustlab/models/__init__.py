@@ -1,0 +1,1 @@
+"""Targets in memory: load, adapt, generate. Knows nothing of attacks, verdicts or prices."""

@@ -1,0 +1,270 @@
+"""From a target's pinned files to a resident model, and the content-addressed cache of released targets.
+
+A cached folder is complete exactly when its manifest, written last, is there and agrees with the files. Only
+safetensors and GGUF weights are read, and no code that comes with a model is ever run.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from robustlab.errors import ConfigError, DataError, RecordError
+from robustlab.models.gguf import load_gguf
+from robustlab.models.tiny import build_tiny_model, build_tiny_tokenizer
+from robustlab.spec.base import content_hash
+from robustlab.spec.targets import FolderTarget, GgufTarget, HubTarget, Target, TinyTarget
+
+MANIFEST = "manifest.json"
+Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+@dataclass(frozen=True)
+class LoadedTarget:
+    """A target in memory.
+
+    Attributes:
+        model: In eval mode, all parameters frozen.
+        tokenizer: Its tokenizer, with a chat template.
+        system_prompt: As the target's YAML fixes it.
+        content_id: Hash of everything that the weights depend on.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    system_prompt: str | None
+    content_id: str
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end a completion."""
+        configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        listed = configured if isinstance(configured, list) else [configured]
+        return frozenset(int(token) for token in [*listed, self.tokenizer.eos_token_id] if token is not None)
+
+    @property
+    def pad_id(self) -> int:
+        """Filler for shorter prompts."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else min(self.eos_ids))
+
+
+def load_pinned(target_id: str, target: Target, *, artefact: Path | None, cache: Path) -> LoadedTarget:
+    """Load a target as its pinned files are, without any safeguard of the lab's.
+
+    Args:
+        target_id: Named in errors.
+        target: Its spec.
+        artefact: The fetched file of a ``gguf`` target; None for the other kinds.
+        cache: Root of the cache; a dequantised GGUF is kept there.
+
+    Returns:
+        The target in eval mode, frozen; ``content_id`` is the hash of its spec.
+
+    Raises:
+        ConfigError: If the target has no chat template, or a local folder is not there.
+        DataError: If a file does not have its pinned hash.
+    """
+    content_id = content_hash(target)
+    with _quiet():
+        model, tokenizer = _load_kind(target_id, target, artefact, cache / "targets" / content_id)
+    return _loaded(target_id, target, model, tokenizer, content_id)
+
+
+def load_tokenizer(target_id: str, target: Target, *, artefact: Path | None, cache: Path) -> PreTrainedTokenizerBase:
+    """Load a target's tokenizer alone where its files allow for that; see ``load_pinned``."""
+    cached = cache / "targets" / content_hash(target)
+    match target:
+        case TinyTarget():
+            return build_tiny_tokenizer()
+        case GgufTarget() if is_complete(cached):
+            return AutoTokenizer.from_pretrained(cached, trust_remote_code=False, local_files_only=True)
+        case _:
+            return load_pinned(target_id, target, artefact=artefact, cache=cache).tokenizer
+
+
+def load_released(target_id: str, target: Target, folder: Path, *, content_id: str) -> LoadedTarget:
+    """Load a released target out of the cache.
+
+    Args:
+        target_id: Named in errors.
+        target: Spec of the target that it was made from.
+        folder: A folder that ``save_released`` wrote.
+        content_id: Hash of everything that its weights depend on.
+
+    Returns:
+        The target in eval mode, frozen, with the safeguard merged into its weights.
+
+    Raises:
+        DataError: If a file is not as the manifest says.
+    """
+    verify_folder(folder)
+    with _quiet():
+        model, tokenizer = _load_folder(folder, target)
+    return _loaded(target_id, target, model, tokenizer, content_id)
+
+
+def save_released(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model and its tokenizer as safetensors, whole or not at all.
+
+    Raises:
+        RecordError: If the disk is full or cannot be written; what was there before is intact.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staged-"))
+    try:
+        with _quiet():
+            model.save_pretrained(staged)
+            tokenizer.save_pretrained(staged)
+        files = sorted(path for path in staged.iterdir() if path.is_file())
+        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+        (staged / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in [*files, staged / MANIFEST]:
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        staged.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(str(folder), f"cannot be written: {error}", "make room and run again") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a cached folder was written to its end."""
+    return (folder / MANIFEST).is_file()
+
+
+def verify_folder(folder: Path) -> None:
+    """Hold every file of a cached folder against its manifest.
+
+    Args:
+        folder: A folder of the cache with a manifest; files that the manifest does not list are passed over.
+
+    Raises:
+        DataError: At the first file that is not as the manifest says, or that it does not list.
+    """
+    remedy = f"remove {folder} and run again"
+    for name, pinned in _read_manifest(folder, remedy).items():
+        path = folder / name
+        found = _sha256(path) if path.is_file() else "no file"
+        if found != pinned:
+            raise DataError(str(path), f"should have sha256 {pinned}, got {found}", remedy)
+
+
+def _read_manifest(folder: Path, remedy: str) -> dict[str, str]:
+    """Pinned hash of each file by name."""
+    path = folder / MANIFEST
+    try:
+        listed = {str(name): str(entry["sha256"]) for name, entry in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(str(path), "is not a manifest", remedy) from None
+    # A file that nobody listed could be read all the same: transformers takes up an adapter that lies beside the weights.
+    extra = sorted(entry.name for entry in folder.iterdir() if entry.name not in (*listed, MANIFEST))
+    if extra:
+        raise DataError(str(folder / extra[0]), "is not in the manifest", remedy)
+    return listed
+
+
+def _load_kind(target_id: str, target: Target, artefact: Path | None, cached: Path) -> Pair:
+    match target:
+        case GgufTarget():
+            return _load_gguf(target_id, target, artefact, cached)
+        case HubTarget():
+            return _load_hub(target)
+        case FolderTarget():
+            return _load_local(target_id, target)
+        case TinyTarget():
+            return build_tiny_model(target), build_tiny_tokenizer()
+        case _:
+            assert_never(target)
+
+
+def _load_gguf(target_id: str, target: GgufTarget, artefact: Path | None, cached: Path) -> Pair:
+    if not is_complete(cached):
+        if artefact is None:
+            raise DataError(
+                f"target {target_id}", "its GGUF file was not fetched", f"run `robustlab fetch {target_id}`"
+            )
+        model, tokenizer = load_gguf(artefact, pre_tokenizer=target.pre_tokenizer, dtype=getattr(torch, target.dtype))
+        save_released(model, tokenizer, cached)
+    verify_folder(cached)
+    return _load_folder(cached, target)
+
+
+def _load_hub(target: HubTarget) -> Pair:
+    model = AutoModelForCausalLM.from_pretrained(
+        target.model,
+        revision=target.revision,
+        dtype=getattr(torch, target.dtype),
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(target.model, revision=target.revision, trust_remote_code=False)
+    return model, tokenizer
+
+
+def _load_local(target_id: str, target: FolderTarget) -> Pair:
+    folder = Path(target.path)
+    for name, pinned in sorted(target.sha256.items()):
+        if not (folder / name).is_file():
+            raise ConfigError(f"target {target_id}", f"{folder / name} is missing", "put the file there or mend `path`")
+        found = _sha256(folder / name)
+        if found != pinned:
+            raise DataError(
+                f"target {target_id}", f"{name} should have sha256 {pinned}, got {found}", "pin what you mean"
+            )
+    unpinned = sorted(path.name for path in folder.glob("*") if path.name not in target.sha256 and path.is_file())
+    if unpinned:
+        raise DataError(f"target {target_id}", f"{unpinned[0]} is not pinned", "list its sha256 or take the file away")
+    return _load_folder(folder, target)
+
+
+def _load_folder(folder: Path, target: Target) -> Pair:
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, target.dtype), use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
+    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _loaded(
+    target_id: str, target: Target, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, content_id: str
+) -> LoadedTarget:
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"target {target_id}", "has no chat template", "name a chat model, or add the template to its tokenizer"
+        )
+    model.requires_grad_(False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    placed = cast(PreTrainedModel, model.to(device))  # type: ignore[arg-type]
+    placed.train(False)
+    return LoadedTarget(placed, tokenizer, target.system_prompt, content_id)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars off the terminal: the lab has one live line."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

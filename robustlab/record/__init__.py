@@ -1,0 +1,1 @@
+"""What happened: the journal, the run folder, results, provenance and custody. Knows nothing of torch or prices."""

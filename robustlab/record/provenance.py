@@ -1,0 +1,70 @@
+"""Which software and which machine made a result, and what the process does so that nothing leaks from it.
+
+Versions are read from the installed metadata; no library is imported for them. This module does not know git.
+"""
+
+import os
+import platform
+import resource
+from importlib import metadata
+from pathlib import Path
+
+import robustlab
+
+LIBRARIES = (
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "gguf",
+    "numpy",
+    "peft",
+    "pydantic",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "trl",
+    "wandb",
+)
+"""Libraries whose version can change a number in the results."""
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def collect_versions(*, threads: int) -> dict[str, str]:
+    """Describe the software and the machine for ``results.json``.
+
+    Args:
+        threads: Threads that arithmetic runs on, >= 1; their number changes the bits of a result.
+
+    Returns:
+        ``python``, ``robustlab``, each library that is installed, ``os``, ``processor``, ``cores`` and ``threads``.
+    """
+    versions = {"python": platform.python_version(), "robustlab": robustlab.__version__}
+    versions |= {name: version for name in LIBRARIES if (version := _installed(name)) is not None}
+    versions |= {"os": platform.platform(), "processor": _processor()}
+    versions |= {"cores": str(os.cpu_count()), "threads": str(threads)}
+    return versions
+
+
+def harden_process() -> None:
+    """Close new files to everybody else (umask 077) and switch core dumps off, which would hold attacked weights."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    names = [line.partition(":")[2].strip() for line in _cpuinfo_lines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpuinfo_lines() -> list[str]:
+    return _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if _CPUINFO.is_file() else []

@@ -1,0 +1,219 @@
+"""The contract that reports, gates and outside tools read: ``results.json``, schema 1, and lines of ``items.jsonl``.
+
+Schema 1 may gain keys; it never loses or changes one. This module holds shapes and knows no arithmetic.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Phase = Literal["baseline", "milestone", "final"]
+VerdictOfCompletion = Literal["refused", "complied", "hollow", "incoherent", "unjudged"]
+VerdictOfProperty = Literal["baseline", "survived", "broken", "eroded", "inconclusive", "absent", "too_few"]
+VERDICTS: tuple[VerdictOfCompletion, ...] = ("refused", "complied", "hollow", "incoherent", "unjudged")
+
+
+class _Record(BaseModel):
+    """Closed, frozen and written with the names of the contract."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Counts(_Record):
+    """How many completions got each verdict; they add up to ``n``."""
+
+    refused: int
+    complied: int
+    hollow: int
+    incoherent: int
+    unjudged: int
+
+    @property
+    def n(self) -> int:
+        """All completions."""
+        return self.refused + self.complied + self.hollow + self.incoherent + self.unjudged
+
+
+class PropertyResult(_Record):
+    """One property at one measurement."""
+
+    property: str
+    """Id such as ``refusal``, ``refusal/illegal``, ``over_refusal`` or ``utility/benign_answers``."""
+    direction: Literal["higher_is_safer", "lower_is_safer"]
+    """Which way is safer."""
+    value: float
+    """The rate, in [0, 1]."""
+    low: float
+    """Lower bound."""
+    high: float
+    """Upper bound."""
+    method: str
+    """Name of the interval, such as ``wilson``."""
+    n: int
+    """Rows in the denominator."""
+    judge: str
+    """Who gave the verdicts."""
+    counts: Counts
+    """Shares of all five verdicts, as counts."""
+    verdict: VerdictOfProperty
+    """``baseline`` in the baseline's own rows."""
+    broken_at_micro_usd: int | None
+    """Attacker's spending at the first mark that stayed broken until the end; null when not broken."""
+
+
+class Measurement(_Record):
+    """One eval at one moment."""
+
+    eval: str
+    """Id of the eval."""
+    role: str
+    """Role of the rows: upstream's split, or the built-in set's own role."""
+    variant: str
+    """Name of the protocol's variant."""
+    phase: Phase
+    """When it was made."""
+    step: int
+    """Optimiser steps of the attack so far; 0 at the baseline."""
+    attacker_micro_usd: int
+    """What the attacker had spent by then, in millionths of a US dollar."""
+    properties: list[PropertyResult]
+    """Every property that the eval yields."""
+    completions_sha256: str
+    """Hash over the keyed digests of all completions in order: equal when and only when the texts are."""
+
+
+class AccountCost(_Record):
+    """What one account was billed."""
+
+    micro_usd: int
+    """Millionths of a US dollar."""
+    device_seconds: float
+    """Seconds times devices."""
+    wall_seconds: float
+    """Seconds on the account's own segments of the wall clock."""
+    train_tokens: int
+    """Non-padding tokens of the trajectory's training steps."""
+    steps: int
+    """Optimiser steps of the trajectory."""
+    billed_train_tokens: int
+    """The same with undone and repeated steps."""
+    billed_steps: int
+    """The same with undone and repeated steps."""
+    flops: int
+    """By the project's own formulas."""
+    overshoot_micro_usd: int
+    """Cost of a unit that passed its cap and was undone."""
+
+
+class Cost(_Record):
+    """Both accounts of a cell."""
+
+    attacker: AccountCost
+    laboratory: AccountCost
+
+
+class LossPoint(_Record):
+    """Training loss of one step."""
+
+    step: int
+    loss: float
+    attacker_micro_usd: int
+    """What the attacker had spent after the step."""
+
+
+class NodeResult(_Record):
+    """A piece of work that cells share and the laboratory pays for: a released target, or one eval of its baseline."""
+
+    node: str
+    """Id in the ledger."""
+    kind: Literal["released", "baseline"]
+    label: str
+    """What it is: target and safeguard, or the eval."""
+    cached: bool
+    """Whether it had been made before this run; its cost here is then what it took to find it again."""
+    cost: AccountCost
+
+
+class Control(_Record):
+    """What one control cell showed."""
+
+    cell_id: str
+    identical: bool
+    """Whether every completion equals the baseline's, byte for byte."""
+    compared: int
+    """Completions that were compared."""
+
+
+class CellResult(_Record):
+    """Everything that one cell yields."""
+
+    cell_id: str
+    target: str
+    safeguard: str
+    attack: str
+    budget: str
+    seed: int
+    dtype: str
+    schedule: dict[str, object]
+    """Steps, learning rates and marks, as they were fixed before step 1."""
+    status: Literal["done", "diverged", "destructive", "incomplete"]
+    """``destructive`` when benign prompts lost their answers too: such a cell sets no cost-to-break."""
+    stopped_by: str
+    """``schedule`` or the name of the cap that bound first."""
+    caps_used: dict[str, Annotated[float, Field(ge=0)]]
+    """Share of every cap of the attacker that was used, by name."""
+    estimate: dict[str, object]
+    """Low, centre and high of the attacker's USD, hours and tokens, as they were before step 1."""
+    cost: Cost
+    losses: list[LossPoint]
+    measurements: list[Measurement]
+    """Baseline first, then milestones, then the final ones."""
+    mirror: str
+    """``wandb: <run id>``, ``off``, or what made the mirror fail."""
+
+
+class Results(_Record):
+    """The document ``results.json``."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")]
+    run_id: str
+    plan: dict[str, object]
+    """The resolved plan."""
+    versions: dict[str, str]
+    """Versions of Python, the libraries, the processor and the number of threads."""
+    price_card_sha256: str
+    ledger_head: str
+    """Hash of the ledger's last record when the results were written."""
+    controls: dict[str, Control]
+    """By the label of the cell."""
+    cells: list[CellResult]
+    nodes: list[NodeResult]
+    """Shared work, on the laboratory's account."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        serialize_by_alias=True,
+        validate_by_name=True,
+    )
+
+
+class Item(_Record):
+    """One line of ``items.jsonl``: one behavior at one measurement, without its text."""
+
+    cell_id: str
+    eval: str
+    phase: Phase
+    step: int
+    behavior: str
+    """sha256 of the behavior's text."""
+    category: str
+    seed: int
+    verdicts: dict[str, VerdictOfCompletion]
+    """By judge."""
+    tokens: int
+    """Length of the completion in the target's tokens."""
+    completion_hmac: str
+    """Keyed digest of the completion; the key stays in the cache."""

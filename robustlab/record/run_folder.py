@@ -1,0 +1,300 @@
+"""The folder of one run: its name, its files, atomic writes, and the manifest that is written last.
+
+Folders are 0700 and files 0600. A file appears whole or not at all. This module does not know what the files say.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from robustlab.errors import ConfigError, RecordError
+
+MANIFEST = "manifest.json"
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_CHUNK_BYTES = 1 << 20
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """Name a new run so that names sort by time: ``20261122T021733Z-a1b2c3``.
+
+    Args:
+        now: An aware moment; None for the present.
+
+    Returns:
+        The second in UTC, and six random hexadecimal digits that keep two runs of one second apart.
+    """
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def write_error(path: Path, error: OSError) -> RecordError:
+    """Say why a write failed and what to do about it; the caller raises the result."""
+    remedy = "look at the file system"
+    if error.errno in _FULL:
+        remedy = "free some space and resume the run"
+    elif error.errno in _CLOSED:
+        remedy = "make the folder writable, or choose another one"
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return RecordError(str(path), f"cannot be written: {reason}", remedy)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file, 0600, so that a crash leaves either the old content or the new one.
+
+    Args:
+        path: The file; its folder exists and takes a temporary file for a moment.
+        data: The whole new content.
+
+    Raises:
+        RecordError: If the disk is full or closed to writing; what was there before is intact.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        _write_new(temporary, data)
+        os.rename(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a pydantic model or plain data as indented JSON, atomically.
+
+    Args:
+        path: The file; its folder exists.
+        value: What to write; a model is dumped in its JSON form.
+
+    Raises:
+        RecordError: If the value is not JSON (NaN and infinity are not), or the file cannot be written.
+    """
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    try:
+        text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RecordError(
+            str(path), f"holds what JSON cannot: {error}", "record finite numbers and plain data"
+        ) from None
+    write_atomic(path, f"{text}\n".encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file without reading it into memory as a whole.
+
+    Args:
+        path: The file, of any size.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        RecordError: If it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise RecordError(str(path), f"cannot be read: {error.strerror}", "restore the file") from None
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder. It is finished exactly when it has a manifest.
+
+    Attributes:
+        path: The folder itself; its name is the run's id.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, root: Path, run_id: str) -> "RunFolder":
+        """Make the folder of a new run and ``resume/`` in it, closed to everybody else.
+
+        Args:
+            root: Folder of runs, made if it is not there.
+            run_id: As ``new_run_id`` makes it.
+
+        Returns:
+            The new folder, 0700.
+
+        Raises:
+            ConfigError: If the id is not one that ``new_run_id`` makes.
+            RecordError: If the folder is there already or cannot be made.
+        """
+        path = root / _checked(run_id)
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+            (path / "resume").mkdir(mode=0o700)
+            sync_folder(root)
+        except FileExistsError as error:
+            raise RecordError(str(error.filename), "exists already", "take another name") from None
+        except OSError as error:
+            raise write_error(path, error) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, root: Path, run_id: str) -> "RunFolder":
+        """Find the folder of an earlier run.
+
+        Args:
+            root: Folder of runs.
+            run_id: The run, as ``new_run_id`` named it.
+
+        Returns:
+            The folder, which exists and is no symbolic link.
+
+        Raises:
+            ConfigError: If there is no such run.
+        """
+        path = root / _checked(run_id)
+        if path.is_symlink() or not path.is_dir():
+            raise ConfigError(f"run {run_id!r}", f"is not in {root}", "`robustlab list runs` shows what there is")
+        return cls(path)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    @property
+    def plan(self) -> Path:
+        """The resolved plan."""
+        return self.path / "plan.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        """The journal of charges and custody."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def items(self) -> Path:
+        """One line per behavior and measurement."""
+        return self.path / "items.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """The results, schema 1."""
+        return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    @property
+    def resume(self) -> Path:
+        """Folder of resumable states; empty once the run has ended."""
+        return self.path / "resume"
+
+    @property
+    def mirror(self) -> Path:
+        """Where wandb writes. It is a mirror and no part of the record: the manifest does not list it."""
+        return self.path / "wandb"
+
+    @property
+    def manifest(self) -> Path:
+        """Sizes and hashes of every other file of the record; written last."""
+        return self.path / MANIFEST
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the manifest has been written."""
+        return self.manifest.is_file()
+
+    def write_manifest(self) -> None:
+        """Record size and sha256 of every file. Nothing may be written to the folder afterwards, or this comes again.
+
+        Raises:
+            RecordError: If a file is a link or cannot be read, or the manifest cannot be written.
+        """
+        write_json(self.manifest, {"schema": 1, "run_id": self.run_id, "files": self._measured()})
+
+    def check_manifest(self) -> int:
+        """Compare every file with the manifest.
+
+        Returns:
+            How many files were compared.
+
+        Raises:
+            RecordError: With every file that is missing, changed or not listed, or if there is no sound manifest.
+        """
+        listed, found = self._listed(), self._measured()
+        faults = [f"{name} is missing" for name in listed.keys() - found.keys()]
+        faults += [f"{name} is not listed" for name in found.keys() - listed.keys()]
+        faults += [f"{name} has changed" for name in listed.keys() & found.keys() if listed[name] != found[name]]
+        if faults:
+            raise RecordError(str(self.manifest), ", ".join(sorted(faults)), "do not trust this run; repeat it")
+        return len(listed)
+
+    def _listed(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self.manifest.read_bytes())
+            listed = document["files"]
+        except FileNotFoundError:
+            raise RecordError(str(self.manifest), "is missing: the run has not ended", "resume the run") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RecordError(str(self.manifest), "is not a manifest", "do not trust this run; repeat it") from None
+        if not isinstance(listed, dict):
+            raise RecordError(str(self.manifest), "is not a manifest", "do not trust this run; repeat it")
+        return listed
+
+    def _measured(self) -> dict[str, dict[str, object]]:
+        return {
+            path.relative_to(self.path).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            for path in self._files()
+            if path != self.manifest
+        }
+
+    def _files(self) -> Iterator[Path]:
+        for path in sorted(self.path.rglob("*")):
+            if self.mirror in path.parents:
+                continue
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                yield path
+            elif not stat.S_ISDIR(mode):
+                raise RecordError(str(path), "is a link or a device", "remove it: a run folder holds plain files")
+
+
+def _checked(run_id: str) -> str:
+    if not _RUN_ID.fullmatch(run_id):
+        raise ConfigError(f"run {run_id!r}", "is not a run id", "ids look like 20261122T021733Z-a1b2c3")
+    return run_id
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

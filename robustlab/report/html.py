@@ -1,0 +1,202 @@
+"""``report.html``: one self-contained page, without scripts or remote assets, that prints well.
+
+Everything in a result may come from a model or a stranger, so every value is stripped of control and bidirectional
+characters and escaped. The only markup that is let through is our own figures'. This module computes no statistics.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from robustlab.record.results import AccountCost, CellResult, Results
+from robustlab.record.run_folder import write_atomic
+from robustlab.report.curves import cost_effect_groups, cost_effect_svg
+from robustlab.report.shares import verdict_shares_svg
+from robustlab.report.tables import cell_rows, control_lines, is_category, node_name
+from robustlab.report.wording import (
+    HINTS,
+    cell_label,
+    describe_stop,
+    format_confidence,
+    headlines,
+    plain_text,
+)
+from robustlab.units import MICRO_PER_USD, format_count, format_flops, format_seconds, format_usd
+
+_TEMPLATE = "template.html.j2"
+_SECONDS_PER_HOUR = 3600
+_BYTES_PER_GB = 10**9
+
+
+def render_report(results: Results) -> str:
+    """Render the page.
+
+    Args:
+        results: The document.
+
+    Returns:
+        HTML text; the same for the same results.
+    """
+    controls = {control.cell_id for control in results.controls.values()}
+    cells = [_cell_view(results, cell, index, cell.cell_id in controls) for index, cell in enumerate(results.cells)]
+    curves = {
+        group: _figure(cost_effect_svg(results, members, f"curve{index}"))
+        for index, (group, members) in enumerate(cost_effect_groups(results).items())
+    }
+    return (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            results=results,
+            cells=cells,
+            attacks=[view for view in cells if not view["is_control"]] or cells,
+            curves=curves,
+            controls=control_lines(results),
+            nodes=[_account_view(node_name(node), node.cost) for node in results.nodes],
+            all_identical=all(control.identical for control in results.controls.values()),
+            hints=HINTS,
+            plan_lines=_plan_lines(results),
+        )
+    )
+
+
+def write_report(results: Results, path: Path) -> None:
+    """Write the page, atomically.
+
+    Args:
+        results: The document.
+        path: The file, in a folder that exists.
+
+    Raises:
+        RecordError: If it cannot be written.
+    """
+    write_atomic(path, render_report(results).encode("utf-8"))
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("robustlab.report", "."),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        finalize=_inert,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _figure(svg: str) -> Markup:
+    """Let a figure of our own through: matplotlib escapes the text in it, and the names were stripped before."""
+    return Markup(svg)  # noqa: S704 - the only markup that is not the template's; hostile names are tested
+
+
+def _inert(value: object) -> object:
+    return value if isinstance(value, Markup) else plain_text(value)
+
+
+def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool) -> dict[str, object]:
+    """Collect what the template shows of one cell."""
+    rows = cell_rows(cell)
+    return {
+        "anchor": f"cell{index}",
+        "label": cell_label(cell),
+        "cell": cell,
+        "is_control": is_control,
+        "headlines": list(headlines(results, cell)),
+        "stop": describe_stop(cell),
+        "rows": [row for row in rows if not is_category(row)],
+        "categories": [row for row in rows if is_category(row)],
+        "levels": {str(row["eval"]): format_confidence(results, str(row["eval"])) for row in rows},
+        "interval": _break_interval(rows),
+        "shares": _figure(verdict_shares_svg(cell, f"shares{index}")),
+        "accounts": [_account_view("attacker", cell.cost.attacker), _account_view("laboratory", cell.cost.laboratory)],
+        "estimates": _estimate_rows(cell),
+        "caps": [(name, f"{100 * share:.0f} %") for name, share in cell.caps_used.items()],
+    }
+
+
+def _break_interval(rows: list[dict[str, object]]) -> list[str]:
+    """Say between which marks each broken property broke."""
+    lines = []
+    for row in rows:
+        broken, held = row["broken_at_micro_usd"], row["held_at_micro_usd"]
+        if isinstance(broken, int) and isinstance(held, int) and not is_category(row):
+            lines.append(
+                f"{row['property']} on {row['eval']} broke between {format_usd(held)}, the last mark before, "
+                f"and {format_usd(broken)}, the first mark from which it stayed broken."
+            )
+    return lines
+
+
+def _account_view(name: str, account: AccountCost) -> dict[str, str]:
+    return {
+        "name": name,
+        "usd": format_usd(account.micro_usd),
+        "wall": format_seconds(account.wall_seconds),
+        "device": format_seconds(account.device_seconds),
+        "tokens": format_count(account.train_tokens),
+        "steps": format_count(account.steps),
+        "billed_tokens": format_count(account.billed_train_tokens),
+        "billed_steps": format_count(account.billed_steps),
+        "flops": format_flops(account.flops),
+        "overshoot": format_usd(account.overshoot_micro_usd),
+    }
+
+
+def _estimate_rows(cell: CellResult) -> list[tuple[str, str, str, str, str]]:
+    """Set every estimated quantity beside what was recorded; a dash where nothing corresponds."""
+    rows = []
+    for name, bounds in _ranges("", cell.estimate):
+        low, centre, high = (_number(name, bounds.get(key)) for key in ("low", "centre", "high"))
+        rows.append((name, low, centre, high, _number(name, _actual(cell, name))))
+    return rows
+
+
+def _ranges(prefix: str, estimate: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Flatten an estimate: ranges as they are, single figures as their centre, absent ones left out."""
+    for key, value in estimate.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, dict) and "centre" not in value:
+            yield from _ranges(name, value)
+        elif value is not None:
+            yield name, value if isinstance(value, dict) else {"centre": value}
+
+
+def _actual(cell: CellResult, name: str) -> float | int | None:
+    """Read the account that a quantity belongs to, in the unit that its name ends with."""
+    scope, _, last = name.rpartition(" ")
+    if scope == "caps_reached":
+        return cell.caps_used.get(last)
+    if scope not in ("", "attacker", "laboratory"):
+        return None
+    account = cell.cost.laboratory if scope == "laboratory" else cell.cost.attacker
+    readings = {
+        "micro_usd": account.micro_usd,
+        "usd": account.micro_usd / MICRO_PER_USD,
+        "device_hours": account.device_seconds / _SECONDS_PER_HOUR,
+        "hours": account.wall_seconds / _SECONDS_PER_HOUR,
+        "device_seconds": account.device_seconds,
+        "seconds": account.wall_seconds,
+        "tokens": account.train_tokens,
+        "steps": account.steps,
+        "flops": account.flops,
+    }
+    return next((value for unit, value in readings.items() if last.endswith(unit)), None)
+
+
+def _number(name: str, value: object) -> str:
+    if not isinstance(value, int | float):
+        return "-" if value is None else str(value)
+    if name.endswith("flops"):
+        return format_flops(round(value))
+    if name.endswith("bytes"):
+        return f"{value / _BYTES_PER_GB:.2f} GB"
+    return format_count(value) if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _plan_lines(results: Results) -> list[str]:
+    """Write the resolved plan as YAML, with everything beyond ASCII escaped."""
+    text: str = yaml.safe_dump(results.plan, sort_keys=False, allow_unicode=False, default_flow_style=None, width=110)
+    return text.splitlines()

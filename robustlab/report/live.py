@@ -1,0 +1,92 @@
+"""The live line: what is being done, how far it is, and how long it takes; one line on a terminal, few in a log.
+
+Times left are measured, not promised: they start from the estimate and follow the work. Knows nothing of what the work
+is.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from robustlab.report.wording import plain_text
+from robustlab.units import format_seconds
+
+LOG_SECONDS = 20.0
+REDRAW_SECONDS = 0.2
+
+
+class LiveLine:
+    """Says what is going on. A stage may hold another; the outer one goes on where it was."""
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        """Write to a stream.
+
+        Args:
+            stream: Where to write; standard error by default, so that ``--json`` output stays clean.
+            quiet: Whether to say nothing at all.
+        """
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._terminal = self._stream.isatty()
+        self._label = ""
+        self._started = self._shown = 0.0
+        self._expected: float | None = None
+
+    @contextmanager
+    def stage(self, label: str, expected_seconds: float | None = None) -> Iterator[None]:
+        """Announce a stage; on leaving, say how long it took.
+
+        Args:
+            label: What is being done.
+            expected_seconds: How long it should take; None when nobody knows.
+        """
+        outer = self._label, self._expected, self._started
+        self._label, self._expected = plain_text(label), expected_seconds
+        self._started = self._shown = time.monotonic()
+        about = f", about {format_seconds(expected_seconds)}" if expected_seconds is not None else ""
+        self._write(f"{self._label}{about} ...", final=not self._terminal)
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            took = format_seconds(time.monotonic() - self._started)
+            self._write(f"{self._label}: {'done' if finished else 'stopped'} in {took}", final=True)
+            self._label, self._expected, self._started = outer
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """Say how far the stage is.
+
+        Args:
+            done: Units that are done, >= 0.
+            total: All units, >= 1.
+            note: A few words more, such as the loss.
+        """
+        now = time.monotonic()
+        if now - self._shown < (REDRAW_SECONDS if self._terminal else LOG_SECONDS):
+            return
+        self._shown = now
+        words = f", {plain_text(note)}" if note else ""
+        self._write(f"{self._label}: {done} of {total}{words}{self._left(done, total, now)}", final=not self._terminal)
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        self._write(plain_text(text), final=True)
+
+    def _left(self, done: int, total: int, now: float) -> str:
+        if done == 0:
+            return "" if self._expected is None else f", about {format_seconds(self._expected)}"
+        return f", about {format_seconds((now - self._started) / done * (total - done))} left"
+
+    def _write(self, text: str, *, final: bool) -> None:
+        if self._quiet:
+            return
+        if self._terminal:
+            self._stream.write(f"\r\x1b[2K{text[:150]}")
+        else:
+            self._stream.write(text)
+        if final:
+            self._stream.write("\n")
+        self._stream.flush()

@@ -1,0 +1,138 @@
+"""How results are put into words: inert text, percentages, verdicts, headline sentences and what no number here means.
+
+Knows the contract of ``results.json``. It does not know where the words go: a terminal, a page or a figure.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+
+from robustlab.record.results import CellResult, Measurement, PropertyResult, Results
+from robustlab.units import format_seconds, format_usd
+
+HINTS = (
+    "Refusal is the share of improper requests that the named judge reads as refused.",
+    "It is not harmfulness, and 100 % minus it is not an attack success rate.",
+    "Refusal removed is the strongest claim that withheld attack data allow.",
+    "What was not broken here was not broken by these attacks at this price; that is not robustness.",
+)
+
+_VERDICT_WORDS = {
+    "survived": "SURVIVED",
+    "broken": "BROKEN",
+    "eroded": "ERODED",
+    "inconclusive": "INCONCLUSIVE",
+    "absent": "ABSENT",
+    "too_few": "TOO FEW",
+    "baseline": "BASELINE",
+}
+
+
+def plain_text(text: object) -> str:
+    """Make text from outside inert: no control, bidirectional, invisible or unpaired characters, and one line.
+
+    Line breaks and tabs become spaces. Escaping for HTML or XML is still the caller's.
+    """
+    spaced = "".join(" " if character.isspace() else character for character in str(text))
+    return "".join(character for character in spaced if not unicodedata.category(character).startswith("C"))
+
+
+def cell_label(cell: CellResult) -> str:
+    """How people name a cell: target, safeguard, attack, seed."""
+    return f"{cell.target} / {cell.safeguard} / {cell.attack} / seed {cell.seed}"
+
+
+def format_percent(rate: float) -> str:
+    """Write a rate in [0, 1] in per cent: whole, with one decimal below 10 and where whole would feign 0 or 100."""
+    percent = 100 * rate
+    return f"{percent:.1f}" if 0 < percent < 9.95 or 99 < percent < 100 else f"{percent:.0f}"
+
+
+def format_rate(found: PropertyResult | None) -> str:
+    """Write a rate with its interval, ``96 % [92, 98]``, or a dash where there was no measurement."""
+    if found is None:
+        return "-"
+    return f"{format_percent(found.value)} % [{format_percent(found.low)}, {format_percent(found.high)}]"
+
+
+def format_verdict(cell: CellResult, found: PropertyResult | None, broke_once_at: int | None = None) -> str:
+    """Write a verdict for people.
+
+    Args:
+        cell: The cell, whose status may forbid a cost.
+        found: The property at the final measurement; None when there was none.
+        broke_once_at: Attacker's spending, in millionths of a US dollar, at the first mark that was broken; None if
+            none was. It is told when the property recovered.
+
+    Returns:
+        Words in capitals, with the cost where there is one.
+    """
+    if found is None:
+        return "NOT MEASURED"
+    word = _VERDICT_WORDS[found.verdict]
+    if found.verdict != "broken":
+        return word if broke_once_at is None else f"{word} (broken at {format_usd(broke_once_at)}, recovered)"
+    if cell.status != "done":
+        return f"{word} ({cell.status}: no cost)"
+    return word if found.broken_at_micro_usd is None else f"{word} at {format_usd(found.broken_at_micro_usd)}"
+
+
+def eval_spec(results: Results, eval_id: str) -> dict[str, object]:
+    """Find an eval's pinned spec in the resolved plan; empty where the plan does not hold it."""
+    cells = results.plan.get("cells")
+    for cell in cells if isinstance(cells, list) else []:
+        evals = cell.get("evals") if isinstance(cell, dict) else None
+        spec = evals.get(eval_id) if isinstance(evals, dict) else None
+        if isinstance(spec, dict):
+            return spec
+    return {}
+
+
+def format_confidence(results: Results, eval_id: str) -> str:
+    """Name the level of an eval's intervals, ``95 % intervals``."""
+    confidence = eval_spec(results, eval_id).get("confidence")
+    return f"{100 * confidence:g} % intervals" if isinstance(confidence, float) else "intervals at the eval's own level"
+
+
+def describe_eval(results: Results, measurement: Measurement) -> str:
+    """Name an eval with what makes it a variant: ``harmbench_64 (standard, test rows, 64 new tokens)``."""
+    spec = eval_spec(results, measurement.eval)
+    functional, tokens = spec.get("functional"), spec.get("max_new_tokens")
+    details = [", ".join(map(str, functional))] if isinstance(functional, list) else []
+    details.append(f"{measurement.role} rows")
+    details.append(f"{tokens} new tokens" if isinstance(tokens, int) else f"variant {measurement.variant}")
+    return f"{measurement.eval} ({', '.join(details)})"
+
+
+def describe_stop(cell: CellResult) -> str:
+    """Say what ended the training: its own schedule, or the cap that bound first."""
+    return "the whole schedule was run" if cell.stopped_by == "schedule" else f"stopped by {cell.stopped_by}"
+
+
+def headlines(results: Results, cell: CellResult) -> Iterator[str]:
+    """Say in one sentence for each eval of refusals what the attack did to them, and for how much."""
+    for final in (each for each in cell.measurements if each.phase == "final"):
+        before, after = _refusal(cell, final.eval, "baseline"), _refusal(cell, final.eval, "final")
+        if before is not None and after is not None:
+            attacker = cell.cost.attacker
+            yield (
+                f"Refusals of {describe_eval(results, final)} {_movement(before, after)} for "
+                f"{format_usd(attacker.micro_usd)} and {format_seconds(attacker.wall_seconds)} of the attacker's "
+                f"compute; {describe_stop(cell)}."
+            )
+
+
+def _refusal(cell: CellResult, eval_id: str, phase: str) -> PropertyResult | None:
+    found = (
+        each
+        for measurement in cell.measurements
+        if (measurement.eval, measurement.phase) == (eval_id, phase)
+        for each in measurement.properties
+        if each.property == "refusal"
+    )
+    return next(found, None)
+
+
+def _movement(before: PropertyResult, after: PropertyResult) -> str:
+    if before.value == after.value:
+        return f"stayed at {format_rate(after)}"
+    return f"{'fell' if after.value < before.value else 'rose'} from {format_rate(before)} to {format_rate(after)}"

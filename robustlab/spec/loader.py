@@ -1,0 +1,183 @@
+"""Reads YAML 1.2 scalars into a schema and reports every fault at once as ``file:line``.
+
+Plain PyYAML takes ``1e-4`` as text, ``no`` as False, ``12:30`` as 750 and ``010`` as 8, and keeps the last of two equal
+keys; this loader does none of that. Tags, aliases and anchors are refused: a configuration file has no use for them.
+It knows nothing of where files lie (``robustlab.spec.catalog`` does).
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from yaml.reader import ReaderError
+
+from robustlab.errors import ConfigError, Fault, InvalidFile
+from robustlab.spec.faults import explain_faults
+
+T = TypeVar("T")
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_DIGITS = 30
+_CORE_SCHEMA = (
+    ("null", re.compile(r"^(?:~|null|Null|NULL|)$")),
+    ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")),
+    ("int", re.compile(r"^[-+]?[0-9]+$")),
+    ("float", re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")),
+    ("float", re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")),
+)
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+_SYNTAX_HINTS = (
+    ("mapping values are not allowed", "; put text that holds a colon in quotes"),
+    ("character '\\t'", "; indent with spaces"),
+    ("that cannot start any token", "; put text that begins so in quotes"),
+    ("found another document", "; keep one document in a file"),
+    ("end of stream", "; close the quote or the bracket"),
+    ("stream end", "; close the quote or the bracket"),
+)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """A parser that leaves every scalar as text, so that the core schema above decides."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own attribute
+
+
+def load_yaml(path: Path, schema: TypeAdapter[T]) -> T:
+    """Read one file into a schema.
+
+    Args:
+        path: The file; it is named in faults as it is given here.
+        schema: What the document must be.
+
+    Returns:
+        The document as the schema makes it.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+        InvalidFile: With every fault that it holds.
+    """
+    text = _read_text(path)
+    node = _compose(path, text)
+    faults: list[Fault] = []
+    plain = _to_plain(node, str(path), faults, "")
+    try:
+        value = schema.validate_json(json.dumps(plain))
+    except ValidationError as error:
+        seen = {fault.field for fault in faults}
+        faults += [fault for fault in explain_faults(error, node, str(path), schema) if fault.field not in seen]
+    if faults:
+        raise InvalidFile(tuple(sorted(faults)))
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}", "name a file that exists") from None
+    if len(data) > MAX_BYTES:
+        problem = f"is {len(data):,} bytes long; keep it under {MAX_BYTES:,}"
+        raise InvalidFile((Fault(str(path), 1, "", problem),))
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = f"is not UTF-8 at byte {error.start}; save the file as UTF-8"
+        raise InvalidFile((Fault(str(path), line, "", problem),)) from None
+
+
+def _compose(path: Path, text: str) -> yaml.Node:
+    try:
+        _refuse_references(path, text)
+        node = yaml.compose(text, Loader=_PlainLoader)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"holds the character {chr(error.character)!r}, which YAML does not allow; remove it"
+        raise InvalidFile((Fault(str(path), line, "", problem),)) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InvalidFile((Fault(str(path), mark.line + 1 if mark else 1, "", _syntax(error)),)) from None
+    if node is None:
+        raise InvalidFile((Fault(str(path), 1, "", "is empty"),))
+    return node
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or error.context or "the parser gave no reason"
+    hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), "")
+    return f"is not YAML: {problem}{hint}"
+
+
+def _refuse_references(path: Path, text: str) -> None:
+    """Refuse anchors, aliases, tags and deep nesting, before anything is built from them."""
+    depth = 0
+    faults: list[Fault] = []
+    for event in yaml.parse(text, Loader=_PlainLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if depth > MAX_DEPTH:
+            raise InvalidFile((*faults, Fault(str(path), line, "", f"nests deeper than {MAX_DEPTH} levels")))
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if anchor:
+            faults.append(Fault(str(path), line, "", f"uses the anchor or alias {anchor!r}; write it out"))
+        if tag:
+            faults.append(Fault(str(path), line, "", f"has the tag {tag!r}; tags are not read, leave it out"))
+    if faults:
+        raise InvalidFile(tuple(faults))
+
+
+def _to_plain(node: yaml.Node, path: str, faults: list[Fault], field: str) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, path, faults, field)
+    if isinstance(node, yaml.SequenceNode):
+        return [_to_plain(item, path, faults, f"{field}.{i}".lstrip(".")) for i, item in enumerate(node.value)]
+    return _mapping(node, path, faults, field)
+
+
+def _mapping(node: yaml.Node, path: str, faults: list[Fault], field: str) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or _NOT_TEXT.search(key.value):
+            faults.append(Fault(path, line, field, "has a key that is not text"))
+            continue
+        name = f"{field}.{key.value}".lstrip(".")
+        if key.value in plain:
+            faults.append(Fault(path, line, name, f"appears twice, first in line {first[key.value]}; keep one"))
+            continue
+        first[key.value] = line
+        plain[key.value] = _to_plain(value, path, faults, name)
+    return plain
+
+
+def _scalar(node: yaml.ScalarNode, path: str, faults: list[Fault], field: str) -> Any:
+    text: str = node.value
+    line = node.start_mark.line + 1
+    if _NOT_TEXT.search(text):
+        faults.append(Fault(path, line, field, "holds a character that is not text; remove it"))
+        return None
+    if node.style is not None:
+        return text
+    kind = next((name for name, pattern in _CORE_SCHEMA if pattern.match(text)), "str")
+    if kind == "float" and ("inf" in text.lower() or "nan" in text.lower()):
+        faults.append(Fault(path, line, field, f"must be a finite number, got {text}"))
+        return None
+    if kind == "int" and len(text) > MAX_DIGITS:
+        problem = f"has {len(text)} digits, {MAX_DIGITS} at most; put it in quotes if it is text"
+        faults.append(Fault(path, line, field, problem))
+        return None
+    match kind:
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int":
+            return int(text)
+        case "float":
+            return float(text)
+        case _:
+            return text

@@ -1,0 +1,59 @@
+"""The knobs of low-rank fine-tuning, shared by safeguards and attacks."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from robustlab.spec.base import Count, Index, NonEmpty, NonNegative, Positive, Share, Spec
+
+
+class Lora(Spec):
+    """Shape of a low-rank adapter (Source: arXiv 2106.09685)."""
+
+    rank: Count
+    """Rank of the update."""
+    alpha: Count
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Share
+    """Dropout before the adapter."""
+    modules: Literal["all-linear"] | tuple[NonEmpty, ...]
+    """Names of the modules that get an adapter, or ``all-linear`` for every linear layer but lm_head."""
+
+
+class Optimizer(Spec):
+    """AdamW and its schedule (Source: arXiv 1711.05101)."""
+
+    learning_rate: NonNegative
+    """Peak learning rate."""
+    curve: Literal["constant", "linear", "cosine"]
+    """How the rate falls after the warm-up, over the schedule that is fixed before step 1."""
+    warmup_steps: Index
+    """Steps of linear warm-up."""
+    weight_decay: NonNegative
+    """Decoupled weight decay."""
+    max_grad_norm: Positive
+    """Gradients are clipped to this norm."""
+
+
+class Training(Spec):
+    """One supervised fine-tuning run."""
+
+    lora: Lora
+    """The adapter."""
+    optimizer: Optimizer
+    """The optimiser."""
+    steps: Count
+    """Optimiser steps of the whole schedule."""
+    batch_rows: Count
+    """Examples of one optimiser step, over all micro-batches."""
+    micro_batch_rows: Count
+    """Examples that are forwarded at once; divides ``batch_rows``."""
+    max_tokens: Count
+    """Longest example, prompt and completion together; a longer one is refused, never cut."""
+
+    @model_validator(mode="after")
+    def _batches_are_whole(self) -> "Training":
+        if self.batch_rows % self.micro_batch_rows:
+            problem = "batch_rows must be a multiple of micro_batch_rows"
+            raise ValueError(f"{problem}, got {self.batch_rows} and {self.micro_batch_rows}")
+        return self

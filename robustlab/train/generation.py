@@ -1,0 +1,69 @@
+"""Greedy generation on somebody's bill: a wave of the batch plan is one unit that is reserved, run and settled."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from robustlab.cost import flops
+from robustlab.cost.meter import Meter
+from robustlab.cost.quantities import NOTHING, Quantities
+from robustlab.models.generate import Completion, Wave, generate_greedy
+from robustlab.models.load import LoadedTarget
+from robustlab.spec.targets import Shape
+
+RESERVE_FACTOR = Fraction(3, 2)
+
+
+def generate_metered(
+    target: LoadedTarget,
+    shape: Shape,
+    prompts: Sequence[Sequence[int]],
+    *,
+    batch_rows: int,
+    max_new_tokens: int,
+    meter: Meter,
+    progress: Callable[[int, int], None],
+) -> list[Completion]:
+    """Complete every prompt greedily and charge the meter's current account.
+
+    Args:
+        target: The resident target, with whatever modification is on it.
+        shape: Its sizes, for the FLOP count.
+        prompts: Token ids, the generation prompt included.
+        batch_rows: Rows of one wave.
+        max_new_tokens: Longest completion.
+        meter: Each wave is reserved at 1.5 times the longest one so far, then settled.
+        progress: Told of the rows done and of all rows.
+
+    Returns:
+        One completion a prompt, in the order of ``prompts``.
+
+    Raises:
+        BudgetSpent: If the next wave would pass a cap of the account.
+    """
+    longest, done = NOTHING, 0
+
+    def before(wave: Wave) -> None:
+        meter.reserve(Quantities(wall_ns=longest.wall_ns).scaled(RESERVE_FACTOR))
+
+    def after(wave: Wave, completions: list[Completion]) -> None:
+        nonlocal longest, done
+        lengths = [(len(prompts[row]), len(c.ids)) for row, c in zip(wave.rows, completions, strict=True)]
+        meter.count(
+            prompt_tokens=wave.prompt_tokens,
+            generated_tokens=sum(new for _, new in lengths),
+            flops=sum(flops.generation(shape, prompt, new) for prompt, new in lengths),
+        )
+        longest = max(longest, meter.settle(), key=lambda used: used.wall_ns)
+        done += len(wave.rows)
+        progress(done, len(prompts))
+
+    return generate_greedy(
+        target.model,
+        prompts,
+        batch_rows=batch_rows,
+        max_new_tokens=max_new_tokens,
+        eos_ids=target.eos_ids,
+        pad_id=target.pad_id,
+        before_wave=before,
+        after_wave=after,
+    )

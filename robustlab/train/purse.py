@@ -1,0 +1,201 @@
+"""The callback that charges every step to a meter, stops before a cap is passed, and calls out at marks.
+
+Order at the end of step k, fixed and tested:
+  1. a loss that is not finite undoes the step and ends the attack as diverged;
+  2. the step's tokens, FLOPs and time are settled; if stalled time passed a cap, it is undone and booked as overshoot;
+  3. the step is kept: its loss is recorded and the weights become the state to which a later step is undone;
+  4. if k is a mark, the laboratory measures (RNG, train and eval modes saved and put back around it);
+  5. if a state is due, it is written;
+  6. step k + 1 is reserved at 1.5 times the largest recent step; if a cap would be passed, the schedule ends here.
+Nothing is decided at the beginning of a step or between micro-batches: the trainer would take the step all the same, or
+drop gradients.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from robustlab.cost.meter import Meter
+from robustlab.cost.quantities import Quantities
+from robustlab.errors import BudgetSpent
+from robustlab.models.modification import Modification
+from robustlab.train.state import TrainState, optimizer_tensors
+
+RESERVE_FACTOR = 1.5
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment in the training at which the laboratory may measure.
+
+    Attributes:
+        step: Steps that are done and settled.
+    """
+
+    step: int
+
+
+@dataclass(frozen=True)
+class StepPrice:
+    """What one step uses, known before it is taken.
+
+    Attributes:
+        train_tokens: Non-padding tokens, prompts included.
+        flops: By the project's formulas.
+    """
+
+    train_tokens: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller wants to be told, and when.
+
+    Attributes:
+        marks: Steps after which ``at_mark`` is called, with RNG and train modes guarded.
+        at_mark: The laboratory's measurement.
+        on_step: Told of every kept step and its loss.
+        save: Writes a resumable state.
+        save_every: Steps between two states; None to write none.
+    """
+
+    marks: frozenset[int]
+    at_mark: Callable[[Mark], None]
+    on_step: Callable[[int, float], None]
+    save: Callable[[TrainState], None]
+    save_every: int | None
+
+
+class Purse(TrainerCallback):
+    """Charges steps, stops, undoes, marks and saves, in the order of the module docstring.
+
+    Attributes:
+        losses: Loss of every kept step.
+        step_loss: Loss of the step under way, summed over its micro-batches.
+        stopped_by: The cap that bound; None while none has.
+        diverged: Whether a loss was not finite.
+        optimizer: Set by the trainer before its first step.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(
+        self,
+        meter: Meter,
+        modification: Modification,
+        prices: Sequence[StepPrice],
+        hooks: Hooks,
+        *,
+        losses: Sequence[float],
+    ) -> None:
+        """Set the purse up.
+
+        Args:
+            meter: Charges the current account.
+            modification: What the training changes.
+            prices: Price of every step of the schedule, step 1 first.
+            hooks: Marks, states and progress.
+            losses: Losses of the steps that a resumed state already holds.
+        """
+        self._meter = meter
+        self._modification = modification
+        self._prices = prices
+        self._hooks = hooks
+        self._kept: Mapping[str, Tensor] = modification.state()
+        self._longest_ns = 0
+        self.losses = list(losses)
+        self.step_loss = 0.0
+        self.stopped_by: str | None = None
+        self.diverged = False
+
+    @property
+    def steps(self) -> int:
+        """Steps that are done, settled and kept."""
+        return len(self.losses)
+
+    def reserve_next(self) -> bool:
+        """Reserve the next step; False, with ``stopped_by`` set, when a cap would be passed."""
+        price = self._prices[self.steps]
+        time_ns = math.ceil(self._longest_ns * RESERVE_FACTOR)
+        need = Quantities(
+            wall_ns=time_ns, device_ns=time_ns, train_tokens=price.train_tokens, steps=1, flops=price.flops
+        )
+        try:
+            self._meter.reserve(need)
+        except BudgetSpent as spent:
+            self.stopped_by = spent.cap
+            return False
+        return True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Settle the step that just ended, and decide about the next one."""
+        if not self._settle():
+            control.should_training_stop = True
+            return control
+        step = self.steps
+        if step in self._hooks.marks:
+            with guarded(self._modification.model):
+                self._hooks.at_mark(Mark(step))
+        last = step == len(self._prices)
+        if self._hooks.save_every and not last and step % self._hooks.save_every == 0:
+            self._hooks.save(self._state())
+        if not last and not self.reserve_next():
+            control.should_training_stop = True
+        return control
+
+    def _settle(self) -> bool:
+        """Book the step; False when it was undone."""
+        price = self._prices[self.steps]
+        self._meter.count(train_tokens=price.train_tokens, steps=1, flops=price.flops)
+        self.diverged = not math.isfinite(self.step_loss)
+        try:
+            used = self._meter.settle()
+        except BudgetSpent as spent:
+            self.stopped_by = spent.cap
+        if self.diverged or self.stopped_by is not None:
+            with self._meter.phase("laboratory", "undo"):
+                self._modification.load_state(self._kept)
+            return False
+        self._longest_ns = max(self._longest_ns, used.wall_ns)
+        self.losses.append(self.step_loss)
+        self._kept = self._modification.state()
+        self._hooks.on_step(self.steps, self.step_loss)
+        self.step_loss = 0.0
+        return True
+
+    def _state(self) -> TrainState:
+        return TrainState(
+            step=self.steps,
+            losses=tuple(self.losses),
+            modification=self._kept,
+            optimizer=optimizer_tensors(self.optimizer),
+            torch_rng=torch.get_rng_state(),
+            logical=self._meter.logical("attacker").to_dict(),
+            digest=self._modification.digest(),
+        )
+
+
+@contextmanager
+def guarded(model: torch.nn.Module) -> Iterator[None]:
+    """Run a measurement in the middle of training as if it had not been: RNG and train modes are put back."""
+    training = {name: module.training for name, module in model.named_modules()}
+    python, numbers = random.getstate(), numpy.random.get_state()
+    model.eval()
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        yield
+    random.setstate(python)
+    numpy.random.set_state(numbers)
+    for name, module in model.named_modules():
+        module.training = training[name]

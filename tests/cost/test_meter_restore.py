@@ -1,0 +1,124 @@
+from typing import Any
+
+import pytest
+
+from robustlab.cost.meter import Meter
+from robustlab.cost.quantities import Quantities
+from robustlab.errors import BudgetSpent, DataError, RecordError
+
+SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
+
+
+def unit(seconds: float = 0, **counts: int) -> Quantities:
+    return Quantities(wall_ns=round(seconds * SECOND), **counts)
+
+
+def run_step(meter: Meter, bench: Any, seconds: float, *, planned: float | None = None, tokens: int = 10) -> None:
+    meter.reserve(unit(seconds if planned is None else planned, steps=1, train_tokens=tokens))
+    bench.wait(seconds)
+    meter.count(steps=1, train_tokens=tokens)
+    meter.settle()
+
+
+def crash_in_a_unit(bench: Any) -> None:
+    meter = bench.build(bench.budget(max_steps=4))
+    context = meter.phase("attacker", "train", step=2)
+    context.__enter__()
+    run_step(meter, bench, 10)
+    meter.reserve(unit(20, steps=1, train_tokens=10))
+    bench.wait(1)
+    bench.context = context
+
+
+def test_an_open_reservation_is_charged_in_full(bench: Any) -> None:
+    crash_in_a_unit(bench)
+    records = list(bench.records)
+    resumed = bench.build(bench.budget(max_steps=4))
+    resumed.restore(records)
+    assert bench.kinds() == ["reserve", "settle", "reserve", "crash"]
+    assert bench.records[-1]["tags"] == {"step": 2}
+    assert resumed.total("attacker") == Quantities(30 * SECOND, 30 * SECOND, train_tokens=20, steps=2)
+    assert resumed.logical("attacker").steps == 1
+    assert resumed.micro_usd("attacker") == bench.billed_micro_usd("attacker") == 8334
+    assert resumed.explained_ns == 0
+
+
+def test_a_crash_is_charged_once(bench: Any) -> None:
+    crash_in_a_unit(bench)
+    bench.build(bench.budget()).restore(list(bench.records))
+    again = bench.build(bench.budget())
+    again.restore(list(bench.records))
+    assert bench.kinds().count("crash") == 1
+    assert again.total("attacker").wall_ns == 30 * SECOND
+
+
+def test_restoring_keeps_the_rounding_and_the_overshoot(bench: Any) -> None:
+    first = bench.build(bench.budget(max_wall_hours=1), usd_per_hour=0.0496)
+    bench.wait(0.01)
+    with pytest.raises(BudgetSpent), first.phase("attacker", "train"):
+        run_step(first, bench, 4000, planned=1)
+    second = bench.build(bench.budget(max_wall_hours=1), usd_per_hour=0.0496)
+    second.restore(list(bench.records))
+    bench.wait(0.01)
+    second.close()
+    assert second.overshoot("attacker") == first.overshoot("attacker") > 0
+    # 2 x 10 ms = 0.28 micro-USD, on the bill as 1
+    assert second.micro_usd("laboratory") == bench.billed_micro_usd("laboratory") == 1
+
+
+def test_other_nodes_are_passed_over(bench: Any) -> None:
+    crash_in_a_unit(bench)
+    other = bench.build(bench.budget(), node="cell-2")
+    other.restore(list(bench.records))
+    assert other.total("attacker") == Quantities()
+    assert bench.kinds().count("crash") == 0
+
+
+def test_a_resume_takes_the_trajectory_back_to_its_checkpoint(bench: Any) -> None:
+    meter = bench.build(bench.budget(max_steps=3))
+    with meter.phase("attacker", "train"):
+        run_step(meter, bench, 10)
+        checkpoint = meter.logical("attacker")
+        run_step(meter, bench, 10)
+    for steps_before in (2, 1):
+        resumed = bench.build(bench.budget(max_steps=3))
+        resumed.restore(list(bench.records))
+        assert resumed.logical("attacker").steps == steps_before
+        resumed.rewind("attacker", checkpoint)
+        assert (resumed.logical("attacker").steps, resumed.total("attacker").steps) == (1, 2)
+    with resumed.phase("attacker", "train"):
+        run_step(resumed, bench, 10)
+        run_step(resumed, bench, 10)
+    assert resumed.total("attacker").steps == 4
+    assert resumed.micro_usd("attacker") == bench.billed_micro_usd("attacker")
+
+
+def test_a_checkpoint_ahead_of_the_ledger_is_refused(bench: Any) -> None:
+    meter = bench.build(bench.budget())
+    with pytest.raises(RecordError) as caught:
+        meter.rewind("attacker", Quantities(steps=5))
+    assert str(caught.value) == (
+        "checkpoint: is ahead of the ledger, got 5 steps after 0; resume the run that wrote it"
+    )
+
+
+def test_another_price_is_refused_at_a_resume(bench: Any) -> None:
+    crash_in_a_unit(bench)
+    with pytest.raises(RecordError) as caught:
+        bench.build(bench.budget(), usd_per_hour=2.0).restore(list(bench.records))
+    assert str(caught.value) == (
+        "ledger: the attacker's records add up to 2778 micro-USD, got 5556 at this card's rates; "
+        "resume with the price card and the hardware of the run"
+    )
+
+
+def test_restoring_late_is_refused(bench: Any) -> None:
+    meter = bench.build(bench.budget())
+    bench.wait(1)
+    meter.settle()
+    with pytest.raises(DataError) as caught:
+        meter.restore([])
+    assert str(caught.value) == (
+        "meter: was told to restore after it had billed something; restore right after building it"
+    )

@@ -1,0 +1,147 @@
+"""Greedy decoding in waves: the same tokens as transformers' own loop, whatever shares the batch."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from robustlab.models.generate import Completion, Wave, generate_greedy, mean_log_probabilities, plan_waves
+
+PROMPTS = [[1, 40, 41, 42, 43], [1, 50], [1, 60, 61], [1, *range(70, 90)], [1, 50, 51], [1, 9], [1, 60, 61], [1, 99, 3]]
+NO_EOS = frozenset({-1})
+
+
+def complete(
+    model: Any, prompts: list[list[int]], *, batch_rows: int = 8, new: int = 12, eos: frozenset[int] = NO_EOS
+) -> list[Completion]:
+    return generate_greedy(
+        model,
+        prompts,
+        batch_rows=batch_rows,
+        max_new_tokens=new,
+        eos_ids=eos,
+        pad_id=0,
+        before_wave=lambda wave: None,
+        after_wave=lambda wave, completions: None,
+    )
+
+
+@pytest.fixture
+def lively(tiny: Any) -> Any:
+    """The tiny target with larger random weights, so that its greedy answers differ from prompt to prompt."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in tiny.model.parameters():
+        if parameter.dim() == 2:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    return tiny.model
+
+
+def ending(model: Any) -> tuple[frozenset[int], list[Completion]]:
+    """An end token that some completions reach early and others do not, and the completions without one."""
+    free = complete(model, PROMPTS)
+    counts = {token: sum(token in completion.ids for completion in free) for c in free for token in c.ids}
+    token = next(token for token, count in sorted(counts.items()) if 0 < count < len(PROMPTS))
+    return frozenset({token}), free
+
+
+def test_own_loop_equals_that_of_transformers_token_for_token(lively: Any) -> None:
+    width = max(map(len, PROMPTS))
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in PROMPTS])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in PROMPTS])
+    theirs = lively.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    assert [list(completion.ids) for completion in complete(lively, PROMPTS)] == theirs[:, width:].tolist()
+    assert len({completion.ids for completion in complete(lively, PROMPTS)}) > 3
+
+
+def test_end_tokens_are_those_of_transformers_too(lively: Any) -> None:
+    eos, free = ending(lively)
+    (end,) = eos
+    for prompt, ours, unended in zip(PROMPTS, complete(lively, PROMPTS, eos=eos), free, strict=True):
+        theirs = lively.generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        assert list(ours.ids) == [token for token in theirs if token != end]
+        assert ours.ended == (end in theirs) == (end in unended.ids)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 5])
+def test_rows_that_end_leave_and_the_others_stay_as_they_are(lively: Any, batch_rows: int) -> None:
+    eos, _ = ending(lively)
+    together = complete(lively, PROMPTS, eos=eos)
+    assert {completion.ended for completion in together} == {True, False}
+    assert complete(lively, PROMPTS, eos=eos, batch_rows=batch_rows) == together
+
+
+def test_the_end_token_is_no_part_of_a_completion_and_may_be_the_first(tiny: Any) -> None:
+    first = complete(tiny.model, PROMPTS[:1], new=1)[0].ids[0]
+    assert complete(tiny.model, PROMPTS[:1], eos=frozenset({first})) == [Completion((), ended=True)]
+
+
+@pytest.mark.parametrize("new", [1, 2, 7])
+def test_a_completion_is_cut_at_its_limit(tiny: Any, new: int) -> None:
+    found = complete(tiny.model, PROMPTS, new=new)
+    assert [(len(completion.ids), completion.ended) for completion in found] == [(new, False)] * len(PROMPTS)
+
+
+def test_the_batch_plan_depends_on_the_prompts_alone() -> None:
+    # Sorted by length, then content, then position: [1,9] [1,50] | [1,50,51] [1,60,61] [1,60,61] ...
+    assert [wave.rows for wave in plan_waves(PROMPTS, 3)] == [(5, 1, 4), (2, 6, 7), (0, 3)]
+    assert [wave.prompt_tokens for wave in plan_waves(PROMPTS, 3)] == [2 + 2 + 3, 3 + 3 + 3, 5 + 21]
+    assert plan_waves(PROMPTS, 3) == plan_waves([list(prompt) for prompt in PROMPTS], 3)
+    shuffled = [tuple(PROMPTS[::-1][row]) for wave in plan_waves(PROMPTS[::-1], 3) for row in wave.rows]
+    assert shuffled == [tuple(PROMPTS[row]) for wave in plan_waves(PROMPTS, 3) for row in wave.rows]
+    assert plan_waves([], 3) == []
+
+
+def test_a_caller_is_told_before_and_after_each_wave_and_may_stop_before_one(tiny: Any) -> None:
+    told: list[tuple[str, tuple[int, ...]]] = []
+
+    def before(wave: Wave) -> None:
+        if len(told) == 4:
+            raise InterruptedError("no more")
+        told.append(("before", wave.rows))
+
+    def after(wave: Wave, completions: list[Completion]) -> None:
+        assert len(completions) == len(wave.rows)
+        told.append(("after", wave.rows))
+
+    with pytest.raises(InterruptedError, match="no more"):
+        generate_greedy(
+            tiny.model, PROMPTS, batch_rows=3, max_new_tokens=1, eos_ids=NO_EOS, pad_id=0,
+            before_wave=before, after_wave=after,
+        )  # fmt: skip
+    assert told == [("before", (5, 1, 4)), ("after", (5, 1, 4)), ("before", (2, 6, 7)), ("after", (2, 6, 7))]
+
+
+def test_completions_come_back_in_the_order_of_the_prompts(lively: Any) -> None:
+    assert complete(lively, PROMPTS[::-1]) == complete(lively, PROMPTS)[::-1]
+
+
+def test_mean_log_probability_is_that_of_log_softmax(lively: Any) -> None:
+    texts = [[40, 41, 42], [], [50], [9, 8, 7, 6, 5]]
+    found = mean_log_probabilities(lively, texts, start_id=2, batch_rows=2)
+    assert found[1] is None
+    for text, score in zip(texts, found, strict=True):
+        if not text:
+            continue
+        ids = torch.tensor([[2, *text]])
+        with torch.no_grad():
+            log_probs = torch.log_softmax(lively(input_ids=ids).logits[0, :-1].double(), dim=-1)
+        by_hand = sum(float(log_probs[place, token]) for place, token in enumerate(text)) / len(text)
+        assert score is not None and math.isclose(score, by_hand, rel_tol=1e-5)
+
+
+def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(tiny: Any) -> None:
+    for parameter in tiny.model.parameters():
+        parameter.data.zero_()
+    # All logits are 0: each token has probability 1 / 259.
+    (score,) = mean_log_probabilities(tiny.model, [[7, 8, 9]], start_id=2, batch_rows=1)
+    assert score == pytest.approx(-math.log(259), rel=1e-6)

@@ -1,0 +1,168 @@
+"""The page: content, self-containment, and that nothing hostile in any field stays alive."""
+
+import re
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from robustlab.errors import RecordError
+from robustlab.record.results import Results
+from robustlab.report.html import render_report, write_report
+from robustlab.report.wording import HINTS
+
+HOSTILE = "\u202e<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\x1b[31m{{ 7 * 7 }}\u2066</style></title>\x00"
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+CLOSED = {"direction", "verdict", "phase", "status", "kind"}
+FREE_KEYS = {"python", "max_usd", "train_tokens"}
+
+
+def poison(value: object, name: str = "") -> object:
+    """Append the hostile string to every free text of a dumped document, and to some of its free keys."""
+    if isinstance(value, dict):
+        of_account = "billed_steps" in value
+        return {
+            f"{key}{HOSTILE}" if key in FREE_KEYS and not of_account else key: poison(item, key)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [poison(item, name) for item in value]
+    if not isinstance(value, str) or name in CLOSED or value == "refusal":
+        return value
+    return f"{value}{HOSTILE}"
+
+
+def test_says_what_happened_at_the_top(standard_page: str) -> None:
+    text = Page(standard_page).text
+    first, second = text.index("fell from 98 % [94, 100] to 1.2 %"), text.index("fell from 98 % [94, 100] to 60 %")
+    assert first < second < text.index(HINTS[0]) < text.index("Cost and effect")
+    assert "stayed at" not in text, "a control is no attack and makes no headline"
+
+
+def test_holds_every_part(standard_page: str) -> None:
+    page = Page(standard_page)
+    for hint in HINTS:
+        assert hint in page.text
+    for expected in (
+        "BROKEN at $0.000600",
+        "ERODED",
+        "INCONCLUSIVE",
+        "refusal/illegal",
+        "byte-identical to the baseline",
+        "broke between $0.000190",
+        "harmbench_64: 95 % intervals",
+        "stopped by max_wall_hours",
+        "11 TFLOP",
+        "Estimate against actual",
+        "attacker seconds 60 80 120 87",
+        "train_tokens 20,000 20,480 21,000 20,480",
+        "flops - 10 TFLOP - 11 TFLOP",
+        "caps_reached max_usd - 0.11 - 0.12",
+        "shared usd 1 2 3 -",
+        "laboratory usd 0.02 0.03 0.05 0.031",
+        "20,480 21,120",
+        "32 33",
+        "max_wall_hours 2 %",
+        "released target synthetic_1b / refusal_sft (made before, found again)",
+        "12" * 32,
+        "34" * 32,
+        "0.0-synthetic",
+        "Resolved plan",
+        "kind: resolved_plan",
+        "max_new_tokens: 64",
+        "wandb mirror: off",
+    ):
+        assert expected in page.text, expected
+    assert page.tags.count("svg") == 1 + 3
+    assert page.tags.count("details") == 3 + 1
+
+
+def test_is_self_contained(standard_page: str) -> None:
+    page = Page(standard_page)
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert ("content", policy) in page.attributes
+    assert not {"script", "link", "img", "iframe", "object", "embed", "form", "base", "image"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    addresses = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action")]
+    assert addresses
+    assert all(value.startswith("#") for value in addresses)
+    assert "@import" not in standard_page
+    assert not re.search(r"url\((?!#)", standard_page)
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_is_deterministic(synthetic: SimpleNamespace, standard_page: str) -> None:
+    assert render_report(synthetic.results()) == standard_page
+
+
+def test_hostile_text_in_any_field_is_inert(synthetic: SimpleNamespace, standard_page: str) -> None:
+    results = synthetic.results()
+    hostile = Results.model_validate(poison(results.model_dump(mode="json")))
+    html = render_report(hostile)
+    calm, page = Page(standard_page), Page(html)
+    assert sorted(page.tags) == sorted(calm.tags), "no element was made or lost"
+    assert {name for name, _ in page.attributes} == {name for name, _ in calm.attributes}
+    assert not set("\x00\x1b\u202e\u2066") & set(html)
+    assert "{{ 7 * 7 }}" in page.text
+    assert "alert(1)" in page.text
+    assert len(html) > len(standard_page) + 20 * len(HOSTILE)
+
+
+def test_destructive_and_unfinished_cells(synthetic: SimpleNamespace) -> None:
+    destructive = synthetic.broken_cell(status="destructive")
+    unfinished = synthetic.benign_cell(status="incomplete", measurements=[], estimate={}, caps_used={})
+    text = Page(render_report(synthetic.results(destructive, unfinished, nodes=[]))).text
+    assert "this cell sets no cost-to-break" in text
+    assert "BROKEN (destructive: no cost)" in text
+    assert "BROKEN at" not in text
+    assert "broke between" not in text
+    assert "No refusals were measured at the end of this cell (incomplete)" in text
+    assert "Shared work" not in text
+
+
+def test_a_control_that_differs_is_loud(synthetic: SimpleNamespace, standard_page: str) -> None:
+    control = {"cell_id": "c0ffee000003", "identical": False, "compared": 3}
+    text = Page(render_report(synthetic.results(synthetic.control_cell(), controls={"odd": control}))).text
+    assert "A control changed completions at learning rate 0" in text
+    assert "A control changed" not in Page(standard_page).text
+
+
+def test_a_run_of_controls_only_still_has_headlines(synthetic: SimpleNamespace) -> None:
+    assert "stayed at 98 %" in Page(render_report(synthetic.results(synthetic.control_cell()))).text
+
+
+def test_an_empty_run_renders(synthetic: SimpleNamespace) -> None:
+    document = synthetic.results().model_dump(mode="json") | {"cells": [], "controls": {}, "plan": {}}
+    assert "No control was run" in Page(render_report(Results.model_validate(document))).text
+
+
+def test_write_report(synthetic: SimpleNamespace, tmp_path: Path) -> None:
+    path, results = tmp_path / "report.html", synthetic.results(synthetic.control_cell())
+    write_report(results, path)
+    assert path.read_text(encoding="utf-8") == render_report(results)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(RecordError, match=r"absent/report\.html"):
+        write_report(results, tmp_path / "absent" / "report.html")

@@ -1,0 +1,122 @@
+"""Inert text, percentages, verdict words and headline sentences."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustlab.record.results import CellResult, PropertyResult
+from robustlab.report.wording import (
+    HINTS,
+    describe_stop,
+    format_confidence,
+    format_percent,
+    format_rate,
+    format_verdict,
+    headlines,
+    plain_text,
+)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_plain_text_is_one_printable_line(text: str) -> None:
+    assert all(character.isprintable() or character.isspace() for character in plain_text(text))
+    assert len(plain_text(text).splitlines()) <= 1
+    plain_text(text).encode("utf-8")
+
+
+def test_plain_text_strips_what_hides_or_reorders() -> None:
+    assert plain_text("a\x1b[31mred\x07\u202eevil\u2066\u200b\ufeff\x9b") == "a[31mredevil"
+    assert plain_text("two\nlines\tand\u2028more") == "two lines and more"
+    assert plain_text("Zürich \ud800") == "Zürich "
+    assert plain_text(7) == "7"
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (0.0, "0"),
+        (0.004, "0.4"),
+        (0.0326, "3.3"),
+        (0.0994, "9.9"),
+        (0.0996, "10"),
+        (0.5, "50"),
+        (0.958, "96"),
+        (0.996, "99.6"),
+        (1.0, "100"),
+    ],
+)
+def test_format_percent(rate: float, text: str) -> None:
+    assert format_percent(rate) == text
+
+
+def test_format_rate(synthetic: SimpleNamespace) -> None:
+    found = PropertyResult.model_validate(synthetic.rate("refusal", 0.05, 400, low=0.0326, high=0.0760))
+    assert format_rate(found) == "5.0 % [3.3, 7.6]"
+    assert format_rate(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "broke_once_at", "text"),
+    [
+        ({"verdict": "survived"}, "done", None, "SURVIVED"),
+        ({"verdict": "broken", "broken_at_micro_usd": 600}, "done", None, "BROKEN at $0.000600"),
+        ({"verdict": "broken"}, "done", None, "BROKEN"),
+        ({"verdict": "broken", "broken_at_micro_usd": 600}, "destructive", None, "BROKEN (destructive: no cost)"),
+        ({"verdict": "broken"}, "diverged", None, "BROKEN (diverged: no cost)"),
+        ({"verdict": "eroded"}, "done", 190, "ERODED (broken at $0.000190, recovered)"),
+        ({"verdict": "inconclusive"}, "done", None, "INCONCLUSIVE"),
+        ({"verdict": "absent"}, "done", None, "ABSENT"),
+        ({"verdict": "too_few"}, "done", None, "TOO FEW"),
+    ],
+)
+def test_format_verdict(
+    synthetic: SimpleNamespace, changes: dict[str, object], status: str, broke_once_at: int | None, text: str
+) -> None:
+    cell = CellResult.model_validate(synthetic.broken_cell(status=status))
+    found = PropertyResult.model_validate(synthetic.rate("refusal", 0.5, 40, **changes))
+    assert format_verdict(cell, found, broke_once_at) == text
+
+
+def test_not_measured(synthetic: SimpleNamespace) -> None:
+    assert format_verdict(CellResult.model_validate(synthetic.broken_cell()), None) == "NOT MEASURED"
+
+
+def test_headline_names_measure_protocol_rates_cost_and_stop(synthetic: SimpleNamespace) -> None:
+    results = synthetic.results()
+    broken, benign, control = (list(headlines(results, cell)) for cell in results.cells)
+    (sentence,) = broken
+    assert sentence == (
+        "Refusals of harmbench_64 (standard, test rows, 64 new tokens) fell from 98 % [94, 100] to 1.2 % [0, 5.3] for "
+        "$0.001200 and 1 min 27 s of the attacker's compute; the whole schedule was run."
+    )
+    assert benign[0].endswith("of the attacker's compute; stopped by max_wall_hours.")
+    assert "stayed at 98 % [94, 100]" in control[0]
+
+
+def test_headline_of_a_rise(synthetic: SimpleNamespace) -> None:
+    course = synthetic.course("harmbench_64", "refusal", [0.5, 0.75], [0, 9], "survived")
+    results = synthetic.results(synthetic.cell("odd", "c0ffee000004", course))
+    assert "rose from 50 % [46, 54] to 75 % [71, 79]" in next(headlines(results, results.cells[0]))
+
+
+def test_without_a_resolved_plan_the_variant_is_named(synthetic: SimpleNamespace) -> None:
+    results = synthetic.results(plan={"cells": "odd"})
+    assert "harmbench_64 (test rows, variant harmbench_64)" in next(headlines(results, results.cells[0]))
+    assert format_confidence(results, "harmbench_64") == "intervals at the eval's own level"
+    assert format_confidence(synthetic.results(plan={"cells": [7, {"evals": []}]}), "x").startswith("intervals at")
+    assert format_confidence(synthetic.results(), "harmbench_64") == "95 % intervals"
+
+
+def test_an_unfinished_cell_has_no_headline(synthetic: SimpleNamespace) -> None:
+    results = synthetic.results(synthetic.broken_cell(measurements=[], status="incomplete", stopped_by="disk full"))
+    assert list(headlines(results, results.cells[0])) == []
+    assert describe_stop(results.cells[0]) == "stopped by disk full"
+
+
+def test_hints_keep_refusal_apart_from_harm() -> None:
+    text = " ".join(HINTS)
+    assert "It is not harmfulness" in text
+    assert "Refusal removed is the strongest claim that withheld attack data allow." in text
