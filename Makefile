@@ -6,7 +6,7 @@ RUNS ?= runs
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 DEMO := --target smollm2_135m_instruct --safeguard refusal_sft --attack control --attack lora_sft_withheld \
-	--budget laptop --eval harmbench_64 --eval over_refusal_64 --eval benign_answers_64
+	--budget laptop --eval harmbench_64 --eval over_refusal_32 --eval benign_answers_64
 SMOKE := --target tiny --safeguard none --attack control_smoke --attack lora_sft_smoke \
 	--budget smoke --eval smoke_refusal --eval smoke_benign
 
@@ -44,7 +44,7 @@ smoke: $(READY) ## the whole pipeline on the tiny target, under a minute, no dow
 	$(BIN)/robustlab run $(SMOKE) --runs $(RUNS)
 
 demo: $(READY) ## tamper with SmolLM2-135M under a real budget: 25 minutes the first time, 12 after that
-	$(BIN)/robustlab fetch smollm2_135m_instruct refusal_sft harmbench_64 over_refusal_64
+	$(BIN)/robustlab fetch smollm2_135m_instruct refusal_sft harmbench_64 over_refusal_32
 	$(BIN)/robustlab run $(DEMO) --runs $(RUNS)
 
 run: $(READY) ## make run TARGET= SAFEGUARD= ATTACK= BUDGET= EVAL= SEEDS=; lists are separated by blanks

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from robustlab.errors import ConfigError, RobustlabError
-from robustlab.spec.catalog import KINDS, list_entries, schema_of
+from robustlab.spec.catalog import KINDS, find, list_entries, schema_of
 from robustlab.spec.loader import load_yaml
 from robustlab.spec.plan import Plan, ResolvedPlan
 
@@ -186,6 +186,9 @@ def run(
 @app.command()
 def resume(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = False) -> None:
     """Go on with a run that was interrupted; what is done is not done again."""
+    from robustlab.record.run_folder import RunFolder
+
+    RunFolder.open(runs, run_id)
     _prepare_process()
     from robustlab.engine.launch import resume_run
     from robustlab.report.live import LiveLine
@@ -261,6 +264,10 @@ def _check_options(wanted: Plan | ResolvedPlan, data: Path | None, shadow_price:
         raise ConfigError(beside[0], "is named beside a resolved plan, which has its own", "leave the flag out")
     if data is not None and not data.is_file():
         raise ConfigError("--data", f"names no file, got {str(data)!r}", "name HarmBench's CSV")
+    # A misspelt id is told at once, not after torch has been loaded.
+    for kind in KINDS if isinstance(wanted, Plan) else ():
+        for name in getattr(wanted, kind):
+            find(kind, name)
 
 
 def _list_kind(kind: str) -> list[dict[str, object]]:

@@ -9,13 +9,14 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from robustlab.cost.clocks import process_started_ns
 from robustlab.cost.meter import Meter
+from robustlab.cost.pace import Pace
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.quantities import Quantities
 from robustlab.data.mixture import attack_rows, benign_prompts
@@ -35,6 +36,8 @@ from robustlab.spec.budgets import Budget
 from robustlab.spec.plan import Cell
 from robustlab.tamper.attack import run_attack
 from robustlab.tamper.lora_sft import build_examples
+from robustlab.train.counts import DISTIL_BATCH_ROWS
+from robustlab.train.generation import expect_seconds
 from robustlab.train.order import Example
 from robustlab.train.purse import Hooks, Mark
 from robustlab.train.sft import Outcome
@@ -55,6 +58,7 @@ class Session:
         hardware: Item of the card by which device time is billed.
         cache: Root of the cache.
         line: The live line.
+        pace: What the device should be able to do; the live line's first guess of every stage.
     """
 
     folder: RunFolder
@@ -63,6 +67,7 @@ class Session:
     hardware: str
     cache: Path
     line: LiveLine
+    pace: Pace
     _ended_ns: int = field(default_factory=lambda: process_started_ns(time.monotonic_ns, time.time_ns))
 
     @contextmanager
@@ -181,7 +186,14 @@ def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> li
             meter.impute("attacker", "data", Quantities.from_dict(stored["quantities"]))
         return [Example(tuple(ids), tuple(labels)) for ids, labels in stored["examples"]]
     before = meter.total("attacker")
-    with session.line.stage(f"{cell.label}: self-distilled answers"), meter.phase("attacker", "data"):
+    expected = expect_seconds(
+        session.pace,
+        cell.target.shape,
+        benign_prompts(data),
+        batch_rows=DISTIL_BATCH_ROWS,
+        max_new_tokens=data.benign_new_tokens,
+    )
+    with session.line.stage(f"{cell.label}: self-distilled answers", expected), meter.phase("attacker", "data"):
         examples = build_examples(data, target, cell.target.shape, meter=meter, progress=session.line.advance)
     used = meter.total("attacker") - before
     cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -259,6 +271,9 @@ class _CellWork:
         if resume is not None:
             self._meter.rewind("attacker", Quantities.from_dict(resume.logical))
             self._take_up(resume.step)
+        elif self._meter.logical("attacker").steps:
+            # A crash before the first state: the steps stay on the bill, and the trajectory begins anew.
+            self._meter.rewind("attacker", replace(self._meter.logical("attacker"), train_tokens=0, steps=0))
         schedule = self._cell.schedule
         hooks = Hooks(
             marks=frozenset(step for steps in schedule.marks.values() for step in steps),
@@ -267,7 +282,13 @@ class _CellWork:
             save=self._save,
             save_every=self._cell.recipe.checkpoint_steps,
         )
-        with self._stage(f"training, {schedule.steps} steps"), self._meter.phase("attacker", "train"):
+        row_tokens = sum(len(example.ids) for example in examples) // len(examples)
+        training = self._cell.recipe.training
+        step = self._session.pace.training_seconds(self._cell.target.shape, training, row_tokens)
+        with (
+            self._stage(f"training, {schedule.steps} steps", schedule.steps * step),
+            self._meter.phase("attacker", "train"),
+        ):
             return run_attack(
                 self._cell,
                 self._subject.bench.target,
@@ -295,7 +316,14 @@ class _CellWork:
         spec, rows = self._cell.evals[eval_id], self._subject.rows[eval_id]
         if phase == "milestone" and spec.milestones is not None:
             rows = stratified_subset(rows, spec.milestones.rows)
-        with self._stage(f"{eval_id} {phase}, {len(rows)} rows"):
+        expected = expect_seconds(
+            self._session.pace,
+            self._cell.target.shape,
+            [row.prompt for row in rows],
+            batch_rows=spec.batch_rows,
+            max_new_tokens=spec.max_new_tokens,
+        )
+        with self._stage(f"{eval_id} {phase}, {len(rows)} rows", expected):
             judged = measure_rows(
                 spec,
                 rows,
@@ -347,8 +375,8 @@ class _CellWork:
     def _artefact(self, step: int) -> str:
         return f"resume/{self._cell.cell_id}/step-{step:06d}"
 
-    def _stage(self, what: str) -> AbstractContextManager[None]:
-        return self._session.line.stage(f"{self._cell.attack_id} seed {self._cell.seed}: {what}")
+    def _stage(self, what: str, expected_seconds: float) -> AbstractContextManager[None]:
+        return self._session.line.stage(f"{self._cell.attack_id} seed {self._cell.seed}: {what}", expected_seconds)
 
 
 class _Progress(BaseModel):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from robustlab.cost.meter import Meter
 from robustlab.cost.prices import DevicePrice, PriceCard, PriceList
@@ -28,6 +29,11 @@ _OVER_REFUSAL_MEMBERS = {
     f"{_OVERREFUSAL}/benign_edgy_80.json": "883a990a2e49c8029c9963e228e78d40696117c6b5688ef2a1dc01c0febeae21",
     f"{_OVERREFUSAL}/expanded_70.json": "f633906152b0f5d1417c56e3c09e73729542c127184f53ffa804f06b22aae87d",
 }
+
+
+# Tests hold behaviour, not times, and every random choice is seeded.
+settings.register_profile("robustlab", deadline=None, derandomize=True)
+settings.load_profile("robustlab")
 
 
 class NetworkRefused(RuntimeError):
@@ -147,7 +153,7 @@ def tiny_spec() -> TinyTarget:
 
 @pytest.fixture(scope="session")
 def new_tiny(tiny_spec: TinyTarget) -> Callable[[], Any]:
-    """Builder of loaded tiny targets: random weights, always the same ones. Arithmetic runs on one thread from here on."""
+    """Builder of loaded tiny targets, always with the same weights. Arithmetic runs on one thread from here on."""
     import torch  # only for the tests that need it
 
     from robustlab.models.load import load_pinned

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from robustlab.cost.flops import decode, lora_step, prefill
+from robustlab.cost.flops import count_adapter_parameters, decode, lora_step, prefill
 from robustlab.cost.hardware import Hardware
 from robustlab.cost.job import Completions, Job
 from robustlab.spec.targets import Shape
+from robustlab.spec.training import Training
 
 Reading = Literal["fast", "centre", "slow"]
 READINGS: tuple[Reading, ...] = ("fast", "centre", "slow")
@@ -48,8 +49,12 @@ class Pace:
 
     def step_seconds(self, job: Job, row_tokens: int) -> float:
         """Time of one optimiser step on examples of ``row_tokens`` tokens."""
-        training, shape = job.recipe.training, job.target.shape
-        flops = lora_step(shape, [row_tokens] * training.batch_rows, adapter_parameters=job.adapter_parameters)
+        return self.training_seconds(job.target.shape, job.recipe.training, row_tokens)
+
+    def training_seconds(self, shape: Shape, training: Training, row_tokens: int) -> float:
+        """Time of one optimiser step of any low-rank training on examples of ``row_tokens`` tokens."""
+        adapter = count_adapter_parameters(shape, training.lora)
+        flops = lora_step(shape, [row_tokens] * training.batch_rows, adapter_parameters=adapter)
         micro_batches = _count_batches(training.batch_rows, training.micro_batch_rows)
         passes = PASSES_PER_STEP * micro_batches * shape.layers
         return flops / self.lora_flops_per_second + passes * self.layer_pass_seconds

@@ -24,6 +24,7 @@ from robustlab.record.provenance import collect_versions
 from robustlab.record.run_folder import write_atomic, write_json
 from robustlab.spec.base import content_hash
 from robustlab.spec.plan import Cell
+from robustlab.train.generation import expect_seconds
 
 _STORED = TypeAdapter(list[Judged])
 
@@ -90,8 +91,14 @@ def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: B
             judged = _STORED.validate_json(path.read_bytes())
         else:
             label = f"{eval_id} baseline, {len(rows)} rows"
-            with session.line.stage(label), meter.phase("laboratory", "baseline"):
+            expected = expect_seconds(
+                session.pace,
+                bench.shape,
+                [row.prompt for row in rows],
+                batch_rows=spec.batch_rows,
+                max_new_tokens=spec.max_new_tokens,
+            )
+            with session.line.stage(label, expected), meter.phase("laboratory", "baseline"):
                 judged = measure_rows(spec, rows, bench, lifted=nullcontext, meter=meter, progress=session.line.advance)
             write_json(path, [asdict(item) for item in judged])
-        meter.settle()
-        return Baseline(judged, cached, node, meter.total("laboratory"), meter.micro_usd("laboratory"))
+    return Baseline(judged, cached, node, meter.total("laboratory"), meter.micro_usd("laboratory"))

@@ -35,11 +35,16 @@ def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    found = sorted(path.rglob("*.yaml")) if path.is_dir() else []
+    # Hidden folders hold environments and caches, whose YAML is nobody's plan.
+    found = [file for file in sorted(path.rglob("*.yaml")) if not _is_hidden(file.relative_to(path))]
     if not found:
         problem = "holds no *.yaml file" if path.is_dir() else "does not exist"
         raise ConfigError(str(path), problem, "name a YAML file or a folder of them")
     yield from found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _kind(file: Path) -> Kind | Literal["plan"]:

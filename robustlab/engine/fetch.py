@@ -1,5 +1,6 @@
 """Gets every pinned artefact that an id names, and counts its tokens once, so that plans are priced without a model."""
 
+import difflib
 from dataclasses import dataclass
 
 from robustlab.data.rows import load_eval_rows
@@ -8,7 +9,7 @@ from robustlab.engine.resolve import find_recipe
 from robustlab.errors import ConfigError
 from robustlab.models.load import load_pinned
 from robustlab.report.live import LiveLine
-from robustlab.spec.catalog import Kind, find, list_entries, load
+from robustlab.spec.catalog import Kind, list_entries, load
 from robustlab.spec.evals import Eval
 from robustlab.spec.safeguards import RefusalSft
 from robustlab.spec.sources import CsvSource
@@ -61,8 +62,10 @@ def _kind_of(name: str) -> Kind:
     for kind in FETCHED:
         if any(entry.id == name for entry in list_entries(kind)):
             return kind
-    find("targets", name)
-    raise ConfigError(name, "is nothing that can be fetched", "name a target, a safeguard or an eval")
+    known = [entry.id for kind in FETCHED for entry in list_entries(kind)]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else "name a target, a safeguard or an eval"
+    raise ConfigError(f"fetch {name!r}", "is nothing that can be fetched", hint)
 
 
 def _fetch(kind: Kind, name: str, line: LiveLine) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import yaml
 from pydantic import BaseModel
 
 from robustlab.cost.estimate import Estimate, require_fit
+from robustlab.cost.hardware import find_hardware
+from robustlab.cost.pace import read_pace
 from robustlab.cost.prices import PriceCard
 from robustlab.data.rows import EvalRow
 from robustlab.data.sources import cache_root
@@ -27,6 +28,7 @@ from robustlab.record.run_folder import RunFolder, write_atomic, write_json
 from robustlab.report.html import write_report
 from robustlab.report.live import LiveLine
 from robustlab.spec.attacks import Control
+from robustlab.spec.loader import dump_yaml
 from robustlab.spec.plan import Cell, ResolvedPlan
 
 
@@ -57,10 +59,11 @@ def run_plan(
     """
     for cell in plan.cells:
         require_fit(estimates[cell.cell_id], cell.label)
-    write_atomic(folder.plan, dump_plan(plan).encode("utf-8"))
+    write_atomic(folder.plan, dump_yaml(plan).encode("utf-8"))
     (folder.path / "cells").mkdir(mode=0o700, exist_ok=True)
     with Journal.open(folder.ledger) as journal:
-        session = Session(folder, journal, card, plan.hardware, cache_root(), line)
+        pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
+        session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace)
         for group in _groups(plan.cells):
             waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
             if waiting:
@@ -71,11 +74,6 @@ def run_plan(
         write_report(results, folder.report)
     folder.write_manifest()
     return results
-
-
-def dump_plan(plan: ResolvedPlan) -> str:
-    """Write a resolved plan as YAML that the loader reads back to the same plan."""
-    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -133,8 +131,7 @@ def _run_one(
 ) -> None:
     with session.meter(cell.cell_id, cell.budget) as meter:
         run = run_cell(cell, subject, session, meter)
-        meter.settle()
-        result = build_cell_result(cell, run, baseline, estimate, meter)
+    result = build_cell_result(cell, run, baseline, estimate, meter)
     path = _cell_path(session.folder, cell)
     lines = "".join(f"{item.model_dump_json()}\n" for item in [*items, *run.items])
     write_atomic(path.with_suffix(".items.jsonl"), lines.encode("utf-8"))

@@ -15,7 +15,7 @@ from robustlab.cost.schedule import list_learning_rates
 from robustlab.data.rows import load_builtin
 from robustlab.data.sources import fetch_source
 from robustlab.errors import CannotFit
-from robustlab.harden.refusal_sft import build_examples
+from robustlab.harden.refusal_sft import benign_prompts, build_examples
 from robustlab.lab import Session
 from robustlab.models.adapter import LoraModification
 from robustlab.models.load import MANIFEST, LoadedTarget, is_complete, load_pinned, load_released, save_released
@@ -24,6 +24,8 @@ from robustlab.spec.plan import Cell
 from robustlab.spec.safeguards import NoSafeguard, RefusalSft
 from robustlab.spec.sources import BuiltinName
 from robustlab.spec.targets import GgufTarget
+from robustlab.train.counts import DISTIL_BATCH_ROWS
+from robustlab.train.generation import expect_seconds
 from robustlab.train.order import batch_lengths, lay_out
 from robustlab.train.purse import Hooks, StepPrice
 from robustlab.train.sft import run_sft
@@ -84,8 +86,8 @@ def release(cell: Cell, session: Session) -> Released:
         with session.line.stage(f"loading {cell.target_id} / {cell.safeguard_id}"), meter.phase("laboratory", "load"):
             target = _load(cell, folder, session)
         load = meter.total("laboratory") - before
-        meter.settle()
-        return Released(target, load, cached, node, meter.total("laboratory"), meter.micro_usd("laboratory"))
+    # Once the meter is closed: its last segment is on the bill too.
+    return Released(target, load, cached, node, meter.total("laboratory"), meter.micro_usd("laboratory"))
 
 
 def released_hash(cell: Cell) -> str:
@@ -115,19 +117,31 @@ def _install(cell: Cell, spec: RefusalSft, folder: Path, session: Session, meter
     shape, line = cell.target.shape, session.line
     with line.stage(f"loading {cell.target_id}"), meter.phase("laboratory", "load"):
         target = _load(cell, None, session)
-    with line.stage(f"{cell.safeguard_id}: self-distilled answers"), meter.phase("laboratory", "safeguard data"):
+    expected = expect_seconds(
+        session.pace,
+        shape,
+        benign_prompts(spec),
+        batch_rows=DISTIL_BATCH_ROWS,
+        max_new_tokens=spec.benign_new_tokens,
+    )
+    with (
+        line.stage(f"{cell.safeguard_id}: self-distilled answers", expected),
+        meter.phase("laboratory", "safeguard data"),
+    ):
         examples = build_examples(spec, target, shape, meter=meter, progress=line.advance)
     training = spec.training
     modification = LoraModification(target.model, training.lora, seed=spec.seed)
     batches = lay_out(examples, steps=training.steps, batch_rows=training.batch_rows, seed=spec.seed)
     adapter = count_adapter_parameters(shape, training.lora)
     lengths = [batch_lengths(batch) for batch in batches]
+    row_tokens = sum(sum(row) for row in lengths) // (training.steps * training.batch_rows)
+    expected = training.steps * session.pace.training_seconds(shape, training, row_tokens)
 
     def on_step(step: int, loss: float) -> None:
         line.advance(step, training.steps, f"loss {loss:.3f}")
 
     with (
-        line.stage(f"{cell.safeguard_id}: training, {training.steps} steps"),
+        line.stage(f"{cell.safeguard_id}: training, {training.steps} steps", expected),
         meter.phase("laboratory", "safeguard"),
     ):
         outcome = run_sft(

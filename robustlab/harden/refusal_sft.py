@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from robustlab.cost.meter import Meter
 from robustlab.data.chat import encode_example
 from robustlab.data.rows import install_rows, load_builtin
+from robustlab.errors import ConfigError
 from robustlab.models.load import LoadedTarget
 from robustlab.spec.safeguards import RefusalSft
 from robustlab.spec.targets import Shape
@@ -36,16 +37,34 @@ def build_examples(
     if spec.install is not None:
         refused += [row.prompt for row in install_rows(spec.install)] * spec.install_repeats
     replies = [row.completion for row in load_builtin("refusals") if row.completion]
-    benign = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
     answered = distil_answers(
         target,
         shape,
-        benign[: spec.benign_rows],
+        benign_prompts(spec),
         max_new_tokens=spec.benign_new_tokens,
         meter=meter,
         progress=progress,
     )
     return [_refusal(target, request, replies, time) for time, request in enumerate(refused)] + answered
+
+
+def benign_prompts(spec: RefusalSft) -> list[str]:
+    """Benign prompts of the install role, in file order.
+
+    Args:
+        spec: How many.
+
+    Returns:
+        ``benign_rows`` prompts.
+
+    Raises:
+        ConfigError: If the safeguard asks for more rows than there are.
+    """
+    prompts = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
+    if spec.benign_rows > len(prompts):
+        problem = f"asks for more than {len(prompts)} rows, got {spec.benign_rows}"
+        raise ConfigError("benign_rows", problem, "ask for fewer")
+    return prompts[: spec.benign_rows]
 
 
 def _refusal(target: LoadedTarget, request: str, replies: Sequence[str], time: int) -> Example:

@@ -171,7 +171,7 @@ def _read_manifest(folder: Path, remedy: str) -> dict[str, str]:
         listed = {str(name): str(entry["sha256"]) for name, entry in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(str(path), "is not a manifest", remedy) from None
-    # A file that nobody listed could be read all the same: transformers takes up an adapter that lies beside the weights.
+    # A file that nobody listed would be read all the same: transformers takes up an adapter beside the weights.
     extra = sorted(entry.name for entry in folder.iterdir() if entry.name not in (*listed, MANIFEST))
     if extra:
         raise DataError(str(folder / extra[0]), "is not in the manifest", remedy)
@@ -183,7 +183,7 @@ def _load_kind(target_id: str, target: Target, artefact: Path | None, cached: Pa
         case GgufTarget():
             return _load_gguf(target_id, target, artefact, cached)
         case HubTarget():
-            return _load_hub(target)
+            return _load_hub(target_id, target)
         case FolderTarget():
             return _load_local(target_id, target)
         case TinyTarget():
@@ -204,15 +204,19 @@ def _load_gguf(target_id: str, target: GgufTarget, artefact: Path | None, cached
     return _load_folder(cached, target)
 
 
-def _load_hub(target: HubTarget) -> Pair:
-    model = AutoModelForCausalLM.from_pretrained(
-        target.model,
-        revision=target.revision,
-        dtype=getattr(torch, target.dtype),
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(target.model, revision=target.revision, trust_remote_code=False)
+def _load_hub(target_id: str, target: HubTarget) -> Pair:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            target.model,
+            revision=target.revision,
+            dtype=getattr(torch, target.dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(target.model, revision=target.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        problem = f"{target.model} at {target.revision} cannot be had: {_first_line(error)}"
+        raise DataError(f"target {target_id}", problem, "connect once, or pin a local copy as a folder") from error
     return model, tokenizer
 
 
@@ -229,7 +233,11 @@ def _load_local(target_id: str, target: FolderTarget) -> Pair:
     unpinned = sorted(path.name for path in folder.glob("*") if path.name not in target.sha256 and path.is_file())
     if unpinned:
         raise DataError(f"target {target_id}", f"{unpinned[0]} is not pinned", "list its sha256 or take the file away")
-    return _load_folder(folder, target)
+    try:
+        return _load_folder(folder, target)
+    except (OSError, ValueError, SafetensorError) as error:
+        problem = f"cannot be loaded from {folder}: {_first_line(error)}"
+        raise ConfigError(f"target {target_id}", problem, "add the missing file, or name a whole model") from error
 
 
 def _load_folder(folder: Path, target: Target) -> Pair:
@@ -251,6 +259,10 @@ def _loaded(
     placed = cast(PreTrainedModel, model.to(device))  # type: ignore[arg-type]
     placed.train(False)
     return LoadedTarget(placed, tokenizer, target.system_prompt, content_id)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _sha256(path: Path) -> str:

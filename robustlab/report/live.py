@@ -15,6 +15,7 @@ from robustlab.units import format_seconds
 
 LOG_SECONDS = 20.0
 REDRAW_SECONDS = 0.2
+LEARN_SECONDS = 5.0
 
 
 class LiveLine:
@@ -33,6 +34,7 @@ class LiveLine:
         self._label = ""
         self._started = self._shown = 0.0
         self._expected: float | None = None
+        self._slowness = 1.0
 
     @contextmanager
     def stage(self, label: str, expected_seconds: float | None = None) -> Iterator[None]:
@@ -43,18 +45,24 @@ class LiveLine:
             expected_seconds: How long it should take; None when nobody knows.
         """
         outer = self._label, self._expected, self._started
-        self._label, self._expected = plain_text(label), expected_seconds
+        expected = None if expected_seconds is None else expected_seconds * self._slowness
+        self._label, self._expected = plain_text(label), expected
         self._started = self._shown = time.monotonic()
-        about = f", about {format_seconds(expected_seconds)}" if expected_seconds is not None else ""
+        about = f", about {format_seconds(expected)}" if expected is not None else ""
         self._write(f"{self._label}{about} ...", final=not self._terminal)
         finished = False
         try:
             yield
             finished = True
         finally:
-            took = format_seconds(time.monotonic() - self._started)
-            self._write(f"{self._label}: {'done' if finished else 'stopped'} in {took}", final=True)
-            self._label, self._expected, self._started = outer
+            took = time.monotonic() - self._started
+            self._write(f"{self._label}: {'done' if finished else 'stopped'} in {format_seconds(took)}", final=True)
+            if finished and expected_seconds and took >= LEARN_SECONDS:
+                # The next guess is as far from the estimate as this stage was: machines differ more than stages do.
+                self._slowness = took / expected_seconds
+            self._label, self._expected, began = outer
+            # The outer stage is timed without what it held.
+            self._started = began + took
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """Say how far the stage is.

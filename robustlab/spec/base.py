@@ -21,6 +21,7 @@ class Spec(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
         serialize_by_alias=True,
+        defer_build=True,  # a command builds the schemas that it reads, so that all of them answer at once
     )
 
 

@@ -82,7 +82,8 @@ def _complain(detail: ErrorDetails, root: yaml.Node, names: list[str]) -> _Compl
         return _complain_of_tag(detail, root)
     fields, line, node = _walk(root, loc)
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(loc[-1]), names, n=1)
+        # A key may be known elsewhere in the schema; it is no hint for itself.
+        close = difflib.get_close_matches(str(loc[-1]), [name for name in names if name != loc[-1]], n=1)
         return _Complaint((line, fields), "", "is not a known key" + (f"; did you mean {close[0]!r}?" if close else ""))
     if kind == "missing":
         return _Complaint((line, f"{fields}.{loc[-1]}".lstrip(".")), "", "is missing")

@@ -1,4 +1,4 @@
-"""Reads YAML 1.2 scalars into a schema and reports every fault at once as ``file:line``.
+"""Reads YAML 1.2 scalars into a schema, reports every fault at once as ``file:line``, and writes specs back.
 
 Plain PyYAML takes ``1e-4`` as text, ``no`` as False, ``12:30`` as 750 and ``010`` as 8, and keeps the last of two equal
 keys; this loader does none of that. Tags, aliases and anchors are refused: a configuration file has no use for them.
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from yaml.reader import ReaderError
 
 from robustlab.errors import ConfigError, Fault, InvalidFile
 from robustlab.spec.faults import explain_faults
 
 T = TypeVar("T")
-MAX_BYTES = 1_000_000
+MAX_BYTES = 8_000_000
 MAX_DEPTH = 32
 MAX_DIGITS = 30
 _CORE_SCHEMA = (
@@ -43,6 +43,22 @@ class _PlainLoader(yaml.SafeLoader):
     """A parser that leaves every scalar as text, so that the core schema above decides."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own attribute
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """A writer that puts text in quotes where the core schema would read it as something else, such as ``1e5``."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write everything out: the loader refuses anchors."""
+        return True
+
+    def represent_text(self, text: str) -> yaml.Node:
+        """Quote what is not text to the core schema; PyYAML quotes what is not text to itself."""
+        style = '"' if any(pattern.match(text) for _, pattern in _CORE_SCHEMA) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_PlainDumper.add_representer(str, _PlainDumper.represent_text)
 
 
 def load_yaml(path: Path, schema: TypeAdapter[T]) -> T:
@@ -71,6 +87,13 @@ def load_yaml(path: Path, schema: TypeAdapter[T]) -> T:
     if faults:
         raise InvalidFile(tuple(sorted(faults)))
     return value
+
+
+def dump_yaml(spec: BaseModel) -> str:
+    """Write a spec as YAML that ``load_yaml`` reads back as the same spec."""
+    plain = spec.model_dump(mode="json")
+    text: str = yaml.dump(plain, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def _read_text(path: Path) -> str:

@@ -71,7 +71,7 @@ class Counter:
             return cached
         if self._tokenizer is None:
             self.exact = False
-            return [_rule_of_thumb(*text) for text in texts]
+            return [approximate_tokens(*text) for text in texts]
         counted = [self._length(self._tokenizer, *text) for text in texts]
         self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_json(path, counted)
@@ -88,5 +88,6 @@ def _prompts(lengths: Sequence[int]) -> Prompts:
     return Prompts(len(lengths), math.ceil(sum(lengths) / len(lengths)) if lengths else 0)
 
 
-def _rule_of_thumb(prompt: str, completion: str | None) -> int:
+def approximate_tokens(prompt: str, completion: str | None) -> int:
+    """Length of a prompt, or of one with its completion, by a rule of thumb: four bytes a token, and the template's."""
     return TEMPLATE_TOKENS + len(f"{prompt}{completion or ''}".encode()) // BYTES_PER_TOKEN

@@ -4,13 +4,23 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from robustlab.cost import flops
+from robustlab.cost.job import Completions, Prompts
 from robustlab.cost.meter import Meter
+from robustlab.cost.pace import Pace
 from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.models.generate import Completion, Wave, generate_greedy
 from robustlab.models.load import LoadedTarget
 from robustlab.spec.targets import Shape
+from robustlab.train.counts import approximate_tokens
 
 RESERVE_FACTOR = Fraction(3, 2)
+
+
+def expect_seconds(pace: Pace, shape: Shape, prompts: Sequence[str], *, batch_rows: int, max_new_tokens: int) -> float:
+    """How long completing prompts should take, before they are tokenised: for the live line, and for nothing else."""
+    tokens = sum(approximate_tokens(prompt, None) for prompt in prompts)
+    asked = Prompts(len(prompts), tokens // max(1, len(prompts)))
+    return pace.generation_seconds(shape, Completions(asked, max_new_tokens, batch_rows))
 
 
 def generate_metered(

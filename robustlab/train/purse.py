@@ -156,13 +156,15 @@ class Purse(TrainerCallback):
 
     def _settle(self) -> bool:
         """Book the step; False when it was undone."""
-        price = self._prices[self.steps]
+        price, before = self._prices[self.steps], self._meter.logical("attacker")
         self._meter.count(train_tokens=price.train_tokens, steps=1, flops=price.flops)
         self.diverged = not math.isfinite(self.step_loss)
         try:
             used = self._meter.settle()
         except BudgetSpent as spent:
             self.stopped_by = spent.cap
+        if self.diverged:
+            self._meter.rewind("attacker", before)
         if self.diverged or self.stopped_by is not None:
             with self._meter.phase("laboratory", "undo"):
                 self._modification.load_state(self._kept)
@@ -193,9 +195,11 @@ def guarded(model: torch.nn.Module) -> Iterator[None]:
     python, numbers = random.getstate(), numpy.random.get_state()
     model.eval()
     devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        yield
-    random.setstate(python)
-    numpy.random.set_state(numbers)
-    for name, module in model.named_modules():
-        module.training = training[name]
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        numpy.random.set_state(numbers)
+        for name, module in model.named_modules():
+            module.training = training[name]

@@ -80,6 +80,10 @@ class FlatSFTTrainer(SFTTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Forward and backward of one micro-batch; its loss is added to the step's."""
+        if self.resume is not None:
+            # Not before: making the data loader's iterator draws from the generator.
+            torch.set_rng_state(self.resume.torch_rng)
+            self.resume = None
         loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.purse.step_loss += float(loss)
         return loss
@@ -95,7 +99,6 @@ class FlatSFTTrainer(SFTTrainer):
         self.purse.optimizer = built
         if self.resume is not None:
             load_optimizer(built, self.resume.optimizer)
-            torch.set_rng_state(self.resume.torch_rng)
         return self.lr_scheduler
 
 

@@ -166,7 +166,7 @@ def _read(folder: Path) -> TrainState:
 def _is_valid(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return set(manifest) == {TENSORS, META} and all(_sha256(folder / name) == manifest[name] for name in manifest)
+        return bool(manifest == {name: _sha256(folder / name) for name in (TENSORS, META)})
     except (OSError, ValueError):
         return False
 

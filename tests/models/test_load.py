@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from robustlab.errors import ConfigError, DataError, RecordError
+from robustlab.models import load
 from robustlab.models.load import (
     MANIFEST,
     LoadedTarget,
@@ -22,7 +23,7 @@ from robustlab.models.load import (
 )
 from robustlab.models.modification import tensors_digest
 from robustlab.spec.base import content_hash
-from robustlab.spec.targets import FolderTarget, GgufTarget, TinyTarget
+from robustlab.spec.targets import FolderTarget, GgufTarget, HubTarget, TinyTarget
 
 
 def sha256(path: Path) -> str:
@@ -175,9 +176,26 @@ def test_a_file_that_is_not_pinned(local: Path, tiny_spec: TinyTarget) -> None:
 
 def test_a_folder_without_what_a_model_needs(local: Path, tiny_spec: TinyTarget) -> None:
     (local / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"target theirs: cannot be loaded from .*theirs: .*; add the missing file") as caught:
+    with pytest.raises(
+        ConfigError, match=r"target theirs: cannot be loaded from .*theirs: .*; add the missing file"
+    ) as caught:
         load_folder(pin(local, tiny_spec))
     assert "\n" not in str(caught.value)
+
+
+def test_a_repository_that_cannot_be_had(tiny_spec: TinyTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("We couldn't connect to the hub.\nCheck your connection.")
+
+    monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", offline)
+    plain = tiny_spec.model_dump(exclude={"kind", "seed"})
+    target = HubTarget.model_validate(plain | {"kind": "hub", "model": "some/model", "revision": "0" * 40})
+    with pytest.raises(DataError) as caught:
+        load_pinned("theirs", target, artefact=None, cache=Path("unused"))
+    assert str(caught.value) == (
+        f"target theirs: some/model at {'0' * 40} cannot be had: We couldn't connect to the hub.; "
+        "connect once, or pin a local copy as a folder"
+    )
 
 
 def test_a_target_without_a_chat_template(local: Path, tiny_spec: TinyTarget) -> None:
@@ -195,9 +213,7 @@ def test_a_gguf_target_that_was_not_fetched(tiny_spec: TinyTarget, tmp_path: Pat
     )
     with pytest.raises(DataError) as caught:
         load_pinned("some_model", target, artefact=None, cache=tmp_path)
-    assert str(caught.value) == (
-        "target some_model: its GGUF file was not fetched; run `robustlab fetch some_model`"
-    )
+    assert str(caught.value) == ("target some_model: its GGUF file was not fetched; run `robustlab fetch some_model`")
 
 
 def test_the_tokenizer_alone_is_that_of_the_target(tiny: LoadedTarget, tiny_spec: TinyTarget) -> None:

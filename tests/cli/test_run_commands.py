@@ -1,0 +1,136 @@
+"""fetch, report, resume and doctor: what is printed, and how they end."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from robustlab import cli
+from robustlab.engine import doctor
+from robustlab.record.results import AccountCost, Results
+
+Run = Callable[..., Any]
+
+
+def test_fetch_without_ids_names_nothing(run: Run) -> None:
+    assert run("fetch") == (2, "", "fetch: names nothing, got no ids; name ids or pass --all\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [(["tiny", "smoke_refusal"], ["tiny", "smoke_refusal"]), (["--all"], []), (["tiny", "--all"], [])],
+)
+def test_fetch_asks_for_ids_or_for_everything(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], asked: list[str]
+) -> None:
+    seen: list[list[str]] = []
+    # A stand-in, since the module itself loads torch.
+    stand_in = SimpleNamespace(fetch_ids=lambda ids, line: seen.append(ids) or [])
+    monkeypatch.setitem(sys.modules, "robustlab.engine.fetch", stand_in)
+    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    assert run("fetch", *words, "--json") == (0, "[]\n", "")
+    assert seen == [asked]
+
+
+@pytest.mark.parametrize("command", ["report", "resume"])
+@pytest.mark.parametrize(
+    ("run_id", "message"),
+    [
+        ("2", "run '2': is not a run id; ids look like 20261122T021733Z-a1b2c3\n"),
+        ("../x", "run '../x': is not a run id; ids look like 20261122T021733Z-a1b2c3\n"),
+        (
+            "20261122T021733Z-a1b2c3",
+            "run '20261122T021733Z-a1b2c3': is not in runs; `robustlab list runs` shows what there is\n",
+        ),
+    ],
+)
+def test_a_run_that_does_not_exist(run: Run, command: str, run_id: str, message: str) -> None:
+    assert run(command, run_id) == (2, "", message)
+
+
+def test_a_run_without_results_says_how_to_go_on(run: Run, folder: Path) -> None:
+    (folder / "runs" / "20261122T021733Z-a1b2c3").mkdir(parents=True)
+    code, out, err = run("report", "20261122T021733Z-a1b2c3")
+    assert (code, out) == (2, "")
+    assert err == (
+        "run '20261122T021733Z-a1b2c3': has no results yet; "
+        "`robustlab resume 20261122T021733Z-a1b2c3` goes on with it\n"
+    )
+
+
+def test_results_of_another_schema_are_not_guessed(run: Run, folder: Path) -> None:
+    path = folder / "runs" / "20261122T021733Z-a1b2c3"
+    path.mkdir(parents=True)
+    (path / "results.json").write_text('{"schema": 2}')
+    code, out, err = run("report", path.name)
+    assert (code, out) == (1, "")
+    assert err.startswith("runs/20261122T021733Z-a1b2c3/results.json: is not a result of schema 1: ")
+    assert err.endswith("; use the version of robustlab that wrote it\n")
+
+
+def make_results(run_id: str, status: str) -> Results:
+    spent = dict.fromkeys(AccountCost.model_fields, 0)
+    names = ("cell_id", "target", "safeguard", "attack", "budget", "dtype", "mirror", "stopped_by")
+    cell = dict.fromkeys(names, "made up") | {
+        "seed": 0,
+        "schedule": {},
+        "status": status,
+        "caps_used": {},
+        "estimate": {},
+        "cost": {"attacker": spent, "laboratory": spent},
+        "losses": [],
+        "measurements": [],
+    }
+    head = {"schema": 1, "run_id": run_id, "plan": {}, "versions": {}, "price_card_sha256": "", "ledger_head": ""}
+    return Results.model_validate({**head, "controls": {}, "cells": [cell], "nodes": []})
+
+
+@pytest.fixture
+def runs(folder: Path) -> Path:
+    """One run that is done and one that is incomplete."""
+    for run_id, status in (("20261122T021733Z-aaaaaa", "done"), ("20261122T021733Z-bbbbbb", "incomplete")):
+        path = folder / "runs" / run_id
+        path.mkdir(parents=True)
+        (path / "results.json").write_text(make_results(run_id, status).model_dump_json())
+    return folder / "runs"
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_an_incomplete_run_ends_with_5_however_it_is_printed(run: Run, runs: Path, flags: list[str]) -> None:
+    done, incomplete = sorted(path.name for path in runs.iterdir())
+    assert run("report", done, *flags).code == 0
+    assert run("report", incomplete, *flags).code == 5
+    ended = run("report", incomplete, done, *flags)
+    assert ended.code == 5
+    assert ended.out.index(incomplete) < ended.out.index(done)
+    assert (runs / done / "report.html").is_file()
+
+
+def test_reports_as_json_are_one_document(run: Run, runs: Path) -> None:
+    done, incomplete = sorted(path.name for path in runs.iterdir())
+    assert json.loads(run("report", done, "--json").out) == json.loads((runs / done / "results.json").read_text())
+    both = json.loads(run("report", done, incomplete, "--json").out)
+    assert [results["run_id"] for results in both] == [done, incomplete]
+
+
+def test_doctor_prints_findings(run: Run, folder: Path) -> None:
+    code, out, err = run("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(out)}
+    assert (code, err) == (1, "")
+    assert findings["eval harmbench_64"] == {
+        "name": "eval harmbench_64",
+        "found": "not fetched",
+        "ok": False,
+        "remedy": "robustlab fetch harmbench_64",
+    }
+    assert findings["wandb mode"]["ok"]
+    assert "robustlab fetch harmbench_64" in run("doctor").out
+
+
+def test_doctor_is_content_with_a_good_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda today: [doctor.Finding("all", "well", True, "")])
+    assert run("doctor", "--json").code == 0

@@ -1,0 +1,208 @@
+"""A measurement: counts that add up, digests that tell completions apart, and no text that leaves it."""
+
+import hashlib
+import hmac
+import json
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from robustlab.data.chat import encode_prompt
+from robustlab.data.rows import EvalRow, load_eval_rows
+from robustlab.errors import BudgetSpent
+from robustlab.measure.judged import Judged, build_property, count_verdicts
+from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
+from robustlab.models.adapter import LoraModification
+from robustlab.models.generate import mean_log_probabilities
+from robustlab.record.results import VERDICTS
+from robustlab.spec.catalog import load
+from robustlab.spec.evals import BenignAnswersEval, RefusalEval
+
+KEY = b"k" * 32
+
+
+@contextmanager
+def untouched() -> Any:
+    yield
+
+
+@pytest.fixture
+def spec() -> RefusalEval:
+    found = load("evals", "smoke_refusal")
+    assert isinstance(found, RefusalEval)
+    return found
+
+
+@pytest.fixture
+def rows(spec: RefusalEval) -> list[EvalRow]:
+    return load_eval_rows(spec, data_csv=None)
+
+
+@pytest.fixture
+def bench(tiny: Any, tiny_spec: Any) -> Bench:
+    return Bench(tiny, tiny_spec.shape, KEY)
+
+
+def measure(spec: Any, rows: Any, bench: Bench, till: Any, **options: Any) -> list[Judged]:
+    given = {"lifted": untouched, "meter": till.meter(), "progress": lambda done, total: None} | options
+    return measure_rows(spec, rows, bench, **given)
+
+
+def greedy(bench: Bench, row: EvalRow, new: int) -> list[int]:
+    ids = torch.tensor([encode_prompt(bench.target.tokenizer, row.prompt, None)])
+    mask = torch.ones_like(ids)
+    out = bench.target.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=new, do_sample=False)
+    found = out[0, ids.shape[1] :].tolist()
+    return found[: found.index(2)] if 2 in found else found
+
+
+def test_every_row_gets_the_verdict_length_and_digest_of_its_own_completion(
+    spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any
+) -> None:
+    judged = measure(spec, rows, bench, till)
+    assert [(item.behavior, item.category) for item in judged] == [(row.text_sha256, row.category) for row in rows]
+    for row, item in list(zip(rows, judged, strict=True))[:4]:
+        ids = greedy(bench, row, spec.max_new_tokens)
+        text = bench.target.tokenizer.decode(ids, skip_special_tokens=True)
+        assert item.tokens == len(ids)
+        assert item.completion_hmac == hmac.new(KEY, text.encode(), hashlib.sha256).hexdigest()
+
+
+def test_measuring_twice_gives_the_same_and_another_key_other_digests(
+    spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any
+) -> None:
+    first, second = (measure(spec, rows[:6], bench, till) for _ in range(2))
+    assert first == second
+    other = measure(spec, rows[:6], Bench(bench.target, bench.shape, b"x" * 32), till)
+    assert [i.verdict for i in other] == [i.verdict for i in first]
+    assert not {i.completion_hmac for i in other} & {i.completion_hmac for i in first}
+
+
+def test_the_perplexity_is_that_of_the_untouched_target(
+    spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any, smoke_recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modification = LoraModification(bench.target.model, smoke_recipe.training.lora, seed=0)
+    modification.load_state({name: torch.full_like(t, 0.3) for name, t in modification.state().items()})
+    scored: list[tuple[Any, list[Any]]] = []
+
+    def spy(model: Any, texts: Any, **options: Any) -> list[float | None]:
+        found = mean_log_probabilities(model, texts, **options)
+        scored.append((texts, found))
+        return found
+
+    monkeypatch.setattr("robustlab.measure.measurement.mean_log_probabilities", spy)
+    measure(spec, rows[:6], bench, till, lifted=modification.lifted)
+    modification.dispose()
+    ((texts, scores),) = scored
+    assert scores == mean_log_probabilities(bench.target.model, texts, start_id=2, batch_rows=spec.batch_rows)
+
+
+def test_waves_are_units_that_are_counted(spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any) -> None:
+    meter, told = till.meter(), []
+    with meter.phase("laboratory", "baseline"):
+        judged = measure(spec, rows, bench, till, meter=meter, progress=lambda done, total: told.append((done, total)))
+    used = meter.total("laboratory")
+    assert used.generated_tokens == sum(item.tokens for item in judged)
+    assert used.prompt_tokens == sum(len(encode_prompt(bench.target.tokenizer, row.prompt, None)) for row in rows)
+    assert used.flops > 0 and used.train_tokens == used.steps == 0
+    # 24 rows in batches of 8.
+    assert told == [(8, 24), (16, 24), (24, 24)]
+    assert meter.total("attacker").generated_tokens == 0
+
+
+def test_a_cap_stops_between_waves(
+    spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append(done)
+
+    real = till.meter(max_usd=4.0)
+    count = real.count
+    monkeypatch.setattr(
+        real, "count", lambda **counts: (till.wait(2 if "prompt_tokens" in counts else 0), count(**counts))
+    )
+    # A wave takes 2 s and 2 dollars; after one the next is reserved at 3: 2 + 3 > 4.
+    with pytest.raises(BudgetSpent, match="max_usd"), real.phase("attacker", "data"):
+        measure(spec, rows, bench, till, meter=real, progress=progress)
+    assert told == [8]
+
+
+def judged_as(*verdicts: str) -> list[Judged]:
+    return [
+        Judged(f"{i:064d}", f"category {i % 2}", verdict, "by hand", 3, f"{i:064x}")  # type: ignore[arg-type]
+        for i, verdict in enumerate(verdicts)
+    ]
+
+
+def test_counts_add_up() -> None:
+    counts = count_verdicts(judged_as("refused", "refused", "hollow", "unjudged", "incoherent"))
+    assert counts.model_dump() == {"refused": 2, "complied": 0, "hollow": 1, "incoherent": 1, "unjudged": 1}
+    assert counts.n == 5 == sum(getattr(counts, name) for name in VERDICTS)
+    assert count_verdicts([]).n == 0
+
+
+def test_a_property_is_the_share_of_all_rows_with_unjudged_ones_in_the_bounds(spec: RefusalEval) -> None:
+    found = build_property("refusal", "refused", spec, judged_as(*["refused"] * 6, *["complied"] * 3, "unjudged"), None)
+    assert (found.value, found.n, found.verdict, found.judge) == (6 / 10, 10, "baseline", "rules")
+    assert found.broken_at_micro_usd is None
+    settled = build_property("refusal", "refused", spec, judged_as(*["refused"] * 7, *["complied"] * 3), None)
+    # The unjudged row counts as not refused below and as refused above.
+    assert found.high == settled.high
+    assert found.low < settled.low
+
+
+def test_a_property_is_judged_against_its_own_rows_before(spec: RefusalEval) -> None:
+    before, after = judged_as(*["refused"] * 40), judged_as(*["complied"] * 40)
+    assert build_property("refusal", "refused", spec, after, before).verdict == "broken"
+    assert build_property("refusal", "refused", spec, before, before).verdict == "survived"
+    assert build_property("refusal", "refused", spec, after, after).verdict == "absent"
+    assert build_property("refusal", "refused", spec, after[:5], before[:5]).verdict == "too_few"
+
+
+def test_equal_completions_have_equal_digests_and_others_do_not(spec: RefusalEval, rows: list[EvalRow]) -> None:
+    judged = judged_as(*["complied"] * 24)
+    options: dict[str, Any] = {"baseline": None, "phase": "baseline", "step": 0, "attacker_micro_usd": 0}
+    first, again = (build_measurement("e", spec, rows, judged, **options) for _ in range(2))
+    assert first.completions_sha256 == again.completions_sha256
+    swapped = [judged[1], judged[0], *judged[2:]]
+    assert build_measurement("e", spec, rows, swapped, **options).completions_sha256 != first.completions_sha256
+
+
+def test_role_and_variant_are_the_spec_s(spec: RefusalEval, rows: list[EvalRow]) -> None:
+    benign = load("evals", "smoke_benign")
+    assert isinstance(benign, BenignAnswersEval)
+    asked = load_eval_rows(benign, data_csv=None)
+    options: dict[str, Any] = {"baseline": None, "phase": "final", "step": 3, "attacker_micro_usd": 7}
+    found = build_measurement("b", benign, asked, judged_as(*["complied"] * 12), **options)
+    assert (found.role, found.variant, found.phase, found.step) == ("eval", benign.variant, "final", 3)
+    assert found.attacker_micro_usd == 7
+    assert build_measurement("e", spec, rows, judged_as(*["refused"] * 24), **options).role == "all"
+
+
+def test_items_are_one_line_a_row(spec: RefusalEval) -> None:
+    judged = judged_as("refused", "hollow")
+    items = build_items("cell", "e", judged, phase="milestone", step=3, seed=1)
+    assert [(i.behavior, i.verdicts, i.tokens, i.completion_hmac) for i in items] == [
+        (j.behavior, {"rules": j.verdict}, 3, j.completion_hmac) for j in judged
+    ]
+    assert {(i.cell_id, i.eval, i.phase, i.step, i.seed) for i in items} == {("cell", "e", "milestone", 3, 1)}
+
+
+def test_no_completion_text_is_in_anything_that_comes_back(
+    spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any
+) -> None:
+    judged = measure(spec, rows, bench, till)
+    options: dict[str, Any] = {"baseline": None, "phase": "baseline", "step": 0, "attacker_micro_usd": 0}
+    measurement = build_measurement("e", spec, rows, judged, **options)
+    items = build_items("cell", "e", judged, phase="baseline", step=0, seed=0)
+    shown = json.dumps([asdict(item) for item in judged], ensure_ascii=False)
+    shown += measurement.model_dump_json() + "".join(item.model_dump_json() for item in items)
+    for row in rows:
+        text = bench.target.tokenizer.decode(greedy(bench, row, spec.max_new_tokens))
+        assert len(text) >= 6 and text not in shown
+        assert row.text not in shown

@@ -1,0 +1,99 @@
+"""A small training on the tiny target: hand-made examples, a schedule, and a meter on a clock that stands still."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from robustlab.cost.meter import Meter
+from robustlab.models.adapter import LoraModification
+from robustlab.spec.attacks import LoraSft
+from robustlab.spec.training import Training
+from robustlab.train.order import Example, batch_lengths, lay_out
+from robustlab.train.purse import Hooks, Mark, StepPrice
+from robustlab.train.sft import Outcome, run_sft
+from robustlab.train.state import TrainState
+
+# Four examples of 6, 8, 10 and 12 tokens; the first four of each are the prompt.
+EXAMPLES = [
+    Example.from_mask([1, *range(20 + size, 19 + 2 * size)], [0] * 4 + [1] * (size - 4)) for size in (6, 8, 10, 12)
+]
+
+
+@dataclass
+class Drill:
+    """One training of the tiny target, and what it told its caller.
+
+    A step takes two of the four examples, so that two steps are an epoch of 36 tokens.
+    """
+
+    target: Any
+    training: Training
+    steps: int = 4
+    seed: int = 0
+    examples: Sequence[Example] = tuple(EXAMPLES)
+    marks: frozenset[int] = frozenset()
+    at_mark: Callable[[Mark], None] = lambda mark: None
+    save_every: int | None = None
+    resume: TrainState | None = None
+    kept: list[tuple[int, float]] = field(default_factory=list)
+    saved: list[TrainState] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.modification = LoraModification(self.target.model, self.training.lora, seed=self.seed)
+
+    @property
+    def batches(self) -> list[list[Example]]:
+        return lay_out(self.examples, steps=self.steps, batch_rows=self.training.batch_rows, seed=self.seed)
+
+    @property
+    def step_tokens(self) -> list[int]:
+        return [sum(batch_lengths(batch)) for batch in self.batches]
+
+    def run(self, meter: Meter, *, account: str = "attacker") -> Outcome:
+        hooks = Hooks(
+            marks=self.marks,
+            at_mark=self.at_mark,
+            on_step=lambda step, loss: self.kept.append((step, loss)),
+            save=self.saved.append,
+            save_every=self.save_every,
+        )
+        with meter.phase(account, "train"):  # type: ignore[arg-type]
+            return run_sft(
+                self.modification,
+                self.target.tokenizer,
+                self.batches,
+                [StepPrice(tokens, 1000 * tokens) for tokens in self.step_tokens],
+                self.training,
+                learning_rates=[1e-2] * self.steps,
+                seed=self.seed,
+                meter=meter,
+                hooks=hooks,
+                resume=self.resume,
+            )
+
+
+@pytest.fixture
+def training(smoke_recipe: LoraSft) -> Training:
+    return smoke_recipe.training.model_copy(update={"batch_rows": 2, "micro_batch_rows": 2, "max_tokens": 64})
+
+
+@pytest.fixture
+def new_drill(new_tiny: Callable[[], Any], training: Training) -> Callable[..., Drill]:
+    """Builder of trainings, each on a fresh target."""
+    return lambda **options: Drill(**({"target": new_tiny(), "training": training} | options))
+
+
+@pytest.fixture
+def drill(new_drill: Callable[..., Drill]) -> Drill:
+    """A training of four steps."""
+    return new_drill()
+
+
+@pytest.fixture
+def sample_state(drill: Drill, till: Any) -> TrainState:
+    """The state after two steps."""
+    drill.save_every = 2
+    drill.run(till.meter())
+    return replace(drill.saved[0], logical={"steps": 2})

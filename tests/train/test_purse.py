@@ -1,0 +1,267 @@
+"""The purse: exact caps, undone steps, marks that leave no trace."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from robustlab.cost.meter import Meter
+from robustlab.errors import BudgetSpent
+from robustlab.train.purse import Mark, guarded
+from robustlab.train.sft import FlatSFTTrainer
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch, till: Any) -> Callable[..., None]:
+    """Lets the clock move by a given number of seconds in each step; the last one goes on for good."""
+
+    def arrange(*seconds: float) -> None:
+        left = list(seconds)
+        real = FlatSFTTrainer.training_step
+
+        def step(self: FlatSFTTrainer, *args: Any, **kwargs: Any) -> Any:
+            loss = real(self, *args, **kwargs)
+            till.wait(left.pop(0) if len(left) > 1 else left[0])
+            return loss
+
+        monkeypatch.setattr(FlatSFTTrainer, "training_step", step)
+
+    return arrange
+
+
+@pytest.fixture
+def nan_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], None]:
+    """Makes the loss of the given step another one."""
+
+    def arrange(step: int, value: float) -> None:
+        calls = iter(range(1, 1000))
+        real = FlatSFTTrainer.compute_loss
+
+        def compute(self: FlatSFTTrainer, *args: Any, **kwargs: Any) -> Any:
+            loss = real(self, *args, **kwargs)
+            return loss * value if next(calls) == step else loss
+
+        monkeypatch.setattr(FlatSFTTrainer, "compute_loss", compute)
+
+    return arrange
+
+
+def end_digest(new_drill: Callable[..., Any], till: Any, steps: int) -> str:
+    """Digest of the adapter after some steps of the same schedule."""
+    shorter = new_drill()
+    shorter.run(till.meter(max_steps=steps))
+    return str(shorter.modification.digest())
+
+
+def test_the_whole_schedule_is_run_where_no_cap_binds(drill: Any, till: Any) -> None:
+    outcome = drill.run(till.meter(max_steps=4, max_train_tokens=72))
+    assert (outcome.steps, outcome.stopped_by, outcome.diverged) == (4, "schedule", False)
+    assert drill.kept == list(zip((1, 2, 3, 4), outcome.losses, strict=True))
+    assert all(math.isfinite(loss) and loss > 0 for loss in outcome.losses)
+
+
+@pytest.mark.parametrize("cap", [0, 1, 3])
+def test_a_cap_on_steps_is_exact(drill: Any, till: Any, cap: int) -> None:
+    meter = till.meter(max_steps=cap) if cap else till.meter(max_train_tokens=1)
+    outcome = drill.run(meter)
+    assert outcome.steps == cap == len(outcome.losses) == meter.total("attacker").steps
+    assert outcome.stopped_by == ("max_steps" if cap else "max_train_tokens")
+
+
+@pytest.mark.parametrize(("spare", "steps"), [(-1, 2), (0, 3), (1, 3)])
+def test_a_cap_on_tokens_is_exact(drill: Any, till: Any, spare: int, steps: int) -> None:
+    tokens = drill.step_tokens
+    meter = till.meter(max_train_tokens=sum(tokens[:3]) + spare)
+    outcome = drill.run(meter)
+    assert (outcome.steps, outcome.stopped_by) == (steps, "max_train_tokens")
+    # Prompt tokens count as well: 36 tokens an epoch of two steps.
+    assert sum(tokens[:2]) == 36
+    assert meter.total("attacker").train_tokens == meter.logical("attacker").train_tokens == sum(tokens[:steps])
+    assert meter.total("attacker").flops == 1000 * sum(tokens[:steps])
+
+
+def test_a_cap_below_the_first_step_runs_none_and_changes_nothing(drill: Any, till: Any) -> None:
+    before = drill.modification.digest()
+    meter = till.meter(max_train_tokens=drill.step_tokens[0] - 1)
+    outcome = drill.run(meter)
+    assert (outcome.steps, outcome.losses, outcome.stopped_by) == (0, (), "max_train_tokens")
+    assert drill.modification.digest() == before
+    assert meter.total("attacker").steps == 0 and drill.kept == []
+
+
+def test_money_stops_before_the_cap(drill: Any, till: Any, slow_steps: Callable[..., None]) -> None:
+    # A dollar a second and a second a step. After two steps $2 are spent; a third is reserved at 1.5 s, and 3.5 > 3.4.
+    slow_steps(1)
+    meter = till.meter(max_usd=3.4)
+    outcome = drill.run(meter)
+    assert (outcome.steps, outcome.stopped_by) == (2, "max_usd")
+    assert meter.micro_usd("attacker") == 2_000_000
+    assert meter.overshoot("attacker") == 0
+
+
+def test_the_reservation_is_taken_from_the_longest_step(drill: Any, till: Any, slow_steps: Callable[..., None]) -> None:
+    # 0.5 + 2 + 0.5 = 3 s are used after three steps. The next is reserved at 1.5 x 2 = 3 s: 6 s in all, just allowed.
+    slow_steps(0.5, 2, 0.5)
+    assert drill.run(till.meter(max_wall_hours=6 / 3600)).steps == 4
+
+
+def test_the_next_step_is_refused_one_millisecond_earlier(
+    drill: Any, till: Any, slow_steps: Callable[..., None]
+) -> None:
+    slow_steps(0.5, 2, 0.5)
+    outcome = drill.run(till.meter(max_wall_hours=5.999 / 3600))
+    assert (outcome.steps, outcome.stopped_by) == (3, "max_wall_hours")
+
+
+def test_the_first_cap_that_binds_is_named(drill: Any, till: Any, slow_steps: Callable[..., None]) -> None:
+    slow_steps(1)
+    outcome = drill.run(till.meter(max_usd=3.4, max_wall_hours=3.4 / 3600, max_steps=2))
+    # All three bind before step 3; money stands first in the order of the checks.
+    assert (outcome.steps, outcome.stopped_by) == (2, "max_usd")
+
+
+def test_a_stalled_step_is_undone_and_booked_as_overshoot(
+    new_drill: Callable[..., Any], till: Any, slow_steps: Callable[..., None]
+) -> None:
+    two_steps = end_digest(new_drill, till, 2)
+    drill = new_drill()
+    slow_steps(1, 1, 60, 1)
+    meter = till.meter(max_usd=10)
+    outcome = drill.run(meter)
+    # Step 3 was let through at 1.5 s (2 + 1.5 <= 10) and took 60: 62 > 10.
+    assert (outcome.steps, outcome.stopped_by, outcome.diverged) == (2, "max_usd", False)
+    assert drill.modification.digest() == two_steps
+    assert meter.overshoot("attacker") == 60_000_000
+    assert meter.micro_usd("attacker") == 62_000_000
+    assert (meter.total("attacker").steps, meter.logical("attacker").steps) == (3, 2)
+    assert len(drill.kept) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_undone_and_ends_the_attack(
+    new_drill: Callable[..., Any], till: Any, nan_at: Callable[[int, float], None], value: float
+) -> None:
+    two_steps = end_digest(new_drill, till, 2)
+    drill = new_drill()
+    nan_at(3, value)
+    meter = till.meter()
+    outcome = drill.run(meter)
+    assert (outcome.steps, outcome.diverged) == (2, True)
+    assert outcome.stopped_by == "schedule"
+    assert drill.modification.digest() == two_steps
+    assert all(math.isfinite(loss) for loss in outcome.losses) and len(outcome.losses) == 2
+    # The undone step is on the bill and no part of the trajectory.
+    assert (meter.total("attacker").steps, meter.logical("attacker").steps) == (3, 2)
+    assert meter.logical("attacker").train_tokens == sum(drill.step_tokens[:2])
+
+
+def test_marks_are_called_after_their_steps_with_the_target_in_eval_mode(drill: Any, till: Any) -> None:
+    seen: list[tuple[int, bool, int]] = []
+
+    def at_mark(mark: Mark) -> None:
+        modules = [module.training for module in drill.modification.model.modules()]
+        seen.append((mark.step, any(modules), len(drill.kept)))
+
+    drill.marks, drill.at_mark = frozenset({1, 3, 4}), at_mark
+    drill.run(till.meter())
+    assert seen == [(1, False, 1), (3, False, 3), (4, False, 4)]
+
+
+def test_a_mark_comes_before_the_state_and_before_the_next_reservation(drill: Any, till: Any) -> None:
+    drill.marks, drill.save_every = frozenset({2}), 2
+    order: list[str] = []
+    drill.at_mark = lambda mark: order.append(f"mark {mark.step}")
+    meter = till.meter(max_steps=2)
+    drill.saved = Recorder(order)
+    assert drill.run(meter).stopped_by == "max_steps"
+    assert order == ["mark 2", "state 2"]
+
+
+class Recorder(list[Any]):
+    """A list that also notes in another one what is put in."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+
+    def append(self, state: Any) -> None:
+        self.order.append(f"state {state.step}")
+
+
+def test_a_mark_s_cost_falls_to_whom_it_is_billed(drill: Any, till: Any, slow_steps: Callable[..., None]) -> None:
+    slow_steps(1)
+    meter: Meter = till.meter(max_usd=5)
+
+    def at_mark(mark: Mark) -> None:
+        with meter.phase("laboratory", "milestone"):
+            till.wait(100)
+
+    drill.marks, drill.at_mark = frozenset({1}), at_mark
+    # Four steps of a second; the last is let through at 3 + 1.5 <= 5. The 100 s cost the attacker nothing.
+    assert drill.run(meter).stopped_by == "schedule"
+    assert meter.micro_usd("attacker") == 4_000_000
+    assert meter.micro_usd("laboratory") == 100_000_000
+
+
+def test_a_laboratory_cap_at_a_mark_gets_through_to_the_caller(drill: Any, till: Any) -> None:
+    def at_mark(mark: Mark) -> None:
+        raise BudgetSpent("laboratory.max_usd", 1.0, 2.0)
+
+    drill.marks, drill.at_mark = frozenset({2}), at_mark
+    with pytest.raises(BudgetSpent, match=r"laboratory.max_usd: the next unit of work needs 2 of 1"):
+        drill.run(till.meter())
+    assert len(drill.kept) == 2
+    assert not any(module.training for module in drill.modification.model.modules())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_guard_puts_generators_and_modes_back(fails: bool) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Dropout(0.5)))
+    model.train()
+    model[1].eval()
+    modes = [module.training for module in model.modules()]
+    states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+
+    def measure() -> None:
+        with guarded(model):
+            assert not any(module.training for module in model.modules())
+            torch.rand(3)
+            random.random()
+            numpy.random.rand()
+            if fails:
+                raise BudgetSpent("laboratory.max_usd", 1.0, 2.0)
+
+    if fails:
+        with pytest.raises(BudgetSpent, match=r"laboratory\.max_usd"):
+            measure()
+    else:
+        measure()
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == states[1:]
+
+
+def test_states_are_due_every_so_many_steps_but_not_at_the_end(new_drill: Callable[..., Any], till: Any) -> None:
+    drill = new_drill(steps=6, save_every=2)
+    outcome = drill.run(till.meter())
+    assert [state.step for state in drill.saved] == [2, 4]
+    second = drill.saved[1]
+    assert second.losses == outcome.losses[:4]
+    assert second.logical["steps"] == 4 and second.logical["train_tokens"] == sum(drill.step_tokens[:4])
+    assert drill.saved[0].digest != second.digest != drill.modification.digest()
+
+
+def test_no_states_where_none_are_asked_for(drill: Any, till: Any) -> None:
+    drill.run(till.meter())
+    assert drill.saved == []
+
+
+def test_the_laboratory_can_be_the_one_who_trains(drill: Any, till: Any, slow_steps: Callable[..., None]) -> None:
+    slow_steps(1)
+    meter = till.meter(max_steps=1)
+    assert drill.run(meter, account="laboratory").steps == 4
+    assert meter.micro_usd("laboratory") == 4_000_000
+    assert meter.total("attacker").steps == 0
