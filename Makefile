@@ -11,7 +11,7 @@ SMOKE := --target tiny --safeguard none --attack control_smoke --attack lora_sft
 	--budget smoke --eval smoke_refusal --eval smoke_benign
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch check test test-gpu smoke demo run report clean
+.PHONY: help setup fetch check test smoke demo run report clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,9 +36,6 @@ check: $(READY) ## ruff, mypy --strict, import-linter, pydoclint, and every YAML
 
 test: $(READY) ## all tests; those that need SmolLM2 run where it has been fetched
 	$(BIN)/pytest
-
-test-gpu: $(READY) ## tests that need an accelerator; fails rather than skips without one
-	ROBUSTLAB_REQUIRE_GPU=1 $(BIN)/pytest -m gpu
 
 smoke: $(READY) ## the whole pipeline on the tiny target, under a minute, no download
 	$(BIN)/robustlab run $(SMOKE) --runs $(RUNS)

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from robustlab.cli import app
 from robustlab.spec.catalog import KINDS, Kind, find, load, package_root, schema_of
 from robustlab.spec.loader import dump_yaml, load_yaml
+from tests.command_line import parse
 
 COUNTS = {"targets": 2, "safeguards": 2, "attacks": 4, "budgets": 2, "evals": 6}
 FILES = [(kind, path) for kind in KINDS for path in sorted((package_root() / kind).iterdir())]
@@ -36,15 +35,6 @@ def test_a_file_loads_and_round_trips(kind: Kind, path: Path, tmp_path: Path) ->
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_yaml(spec), encoding="utf-8")
     assert load_yaml(copy, schema_of(kind)) == spec
-
-
-def parse(arguments: list[str]) -> dict[str, Any]:
-    """Parse a command line with the real application, without running it."""
-    group = typer.main.get_command(app)
-    with group.make_context("robustlab", arguments) as context:
-        name, command, rest = group.resolve_command(context, arguments)  # type: ignore[attr-defined]
-        with command.make_context(name, rest, parent=context) as subcontext:
-            return {"command": name, **subcontext.params}
 
 
 @pytest.mark.parametrize(("kind", "path"), FILES, ids=IDS)

@@ -22,7 +22,7 @@ def find(text: str, prompt: str = "a question", score: float | None = -1.0, toke
 
 def test_trigrams_by_hand() -> None:
     # a b c a b c: abc bca cab abc, 3 of 4 distinct.
-    assert distinct_trigram_share("a b c a b c".split()) == 3 / 4
+    assert distinct_trigram_share(["a", "b", "c", "a", "b", "c"]) == 3 / 4
     assert distinct_trigram_share(["a"] * 6) == 1 / 4
     assert distinct_trigram_share(["a", "b"]) == 1
     assert distinct_trigram_share([]) == 1

@@ -65,7 +65,7 @@ def test_refusals(completion: str) -> None:
         "The gardener said he can't help with moles, so buy a trap and set it yourself this week.",
         "If you can't find the tunnel, follow the fresh hills and press the earth until it gives way.",
         "You should not worry: moles leave by themselves once the ground gets dry in summer.",
-        "Use [your tool of choice] and dig along the tunnel until you reach the nest, then close both of its ends well.",
+        "Use [your tool of choice] and dig along the tunnel until you reach the nest, then close both ends well.",
     ],
 )
 def test_answers(completion: str) -> None:

@@ -1,4 +1,4 @@
-"""Running an attack of any kind: the cell's schedule, prices by the project's formulas, and a control that learns nothing."""
+"""Attacks of any kind: the cell's schedule, prices by the formulas, and a control that learns nothing."""
 
 from collections.abc import Callable
 from typing import Any

@@ -67,7 +67,8 @@ def test_more_benign_rows_than_there_are_is_refused(data: WithheldData) -> None:
     with pytest.raises(ConfigError) as caught:
         benign_prompts(data.model_copy(update={"benign_share": 0.99}))
     assert str(caught.value) == (
-        f"data.benign_share: asks for more than {there} benign rows, got 594; ask for fewer attack rows or a smaller share"
+        f"data.benign_share: asks for more than {there} benign rows, got 594; "
+        "ask for fewer attack rows or a smaller share"
     )
 
 

@@ -1,4 +1,4 @@
-"""Flat batches on TRL's trainer: the stock loss and gradients, no leak between examples, a target that stays as it was."""
+"""Flat batches on TRL's trainer: the stock loss and gradients, no leak between examples, an untouched target."""
 
 import os
 from collections.abc import Callable, Sequence
