@@ -38,11 +38,11 @@ test: $(READY) ## all tests; those that need SmolLM2 run where it has been fetch
 	$(BIN)/pytest
 
 smoke: $(READY) ## the whole pipeline on the tiny target, under a minute, no download
-	$(BIN)/robustlab run $(SMOKE) --runs $(RUNS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/robustlab run $(SMOKE) --runs $(RUNS)
 
 demo: $(READY) ## tamper with SmolLM2-135M under a real budget: 25 minutes the first time, 12 after that
 	$(BIN)/robustlab fetch smollm2_135m_instruct refusal_sft harmbench_64 over_refusal_32
-	$(BIN)/robustlab run $(DEMO) --runs $(RUNS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/robustlab run $(DEMO) --runs $(RUNS)
 
 run: $(READY) ## make run TARGET= SAFEGUARD= ATTACK= BUDGET= EVAL= SEEDS=; lists are separated by blanks
 	$(BIN)/robustlab run $(foreach t,$(TARGET),--target $(t)) $(foreach s,$(SAFEGUARD),--safeguard $(s)) \

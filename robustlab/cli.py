@@ -188,7 +188,11 @@ def resume(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = F
     """Go on with a run that was interrupted; what is done is not done again."""
     from robustlab.record.run_folder import RunFolder
 
-    RunFolder.open(runs, run_id)
+    if RunFolder.open(runs, run_id).is_finished:
+        from robustlab.engine.report import read_results
+
+        _print_results([read_results(runs, run_id)], as_json)
+        return
     _prepare_process()
     from robustlab.engine.launch import resume_run
     from robustlab.report.live import LiveLine

@@ -3,7 +3,7 @@
     RobustlabError
     +-- ConfigError    (ValueError)    a file or a flag is wrong                            exit 2
     +-- CannotFit      (RuntimeError)  refused before anything was spent                    exit 3
-    +-- BudgetSpent    (RuntimeError)  a cap was reached: control flow, a result            exit 0
+    +-- BudgetSpent    (RuntimeError)  a cap was reached: control flow, always caught       exit 1
     +-- DataError      (ValueError)    an artefact, a row or an argument is not as pinned   exit 1
     +-- JudgeError     (RuntimeError)  no verdict could be had; never read as "safe"        exit 1
     +-- RecordError    (OSError)       the run folder cannot be written or trusted          exit 1
@@ -97,7 +97,7 @@ class BudgetSpent(RobustlabError, RuntimeError):
         needed: What would have been used after the unit, in the same unit.
     """
 
-    exit_code = 0
+    exit_code = 1
 
     def __init__(self, cap: str, limit: float, needed: float) -> None:
         """Make the message out of the three figures; ``where`` is the cap."""

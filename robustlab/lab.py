@@ -5,16 +5,16 @@ stages, and gone when the cell ends. Which cells there are, and in which order, 
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import BaseModel
+import torch
 
 from robustlab.cost.clocks import process_started_ns
+from robustlab.cost.entries import BILLED
 from robustlab.cost.meter import Meter
 from robustlab.cost.pace import Pace
 from robustlab.cost.prices import PriceCard
@@ -25,8 +25,8 @@ from robustlab.errors import BudgetSpent
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
 from robustlab.models.adapter import LoraModification
-from robustlab.record.custody import CustodyLog
 from robustlab.record.journal import Journal
+from robustlab.record.provenance import collect_versions
 from robustlab.record.results import Item, LossPoint, Measurement, Phase
 from robustlab.record.run_folder import RunFolder, write_json
 from robustlab.report.live import LiveLine
@@ -41,10 +41,9 @@ from robustlab.train.generation import expect_seconds
 from robustlab.train.order import Example
 from robustlab.train.purse import Hooks, Mark
 from robustlab.train.sft import Outcome
-from robustlab.train.state import TrainState, list_states, load_newest, remove_state, save_state
+from robustlab.train.state import TrainState
+from robustlab.train.store import Progress, StateStore
 from robustlab.units import MICRO_PER_USD
-
-KEPT_STATES = 2
 
 
 @dataclass
@@ -154,17 +153,14 @@ def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter) -> Ce
     Returns:
         What the cell leaves behind; by then its resumable states are deleted and the target is as released.
     """
-    examples = _prepare(cell, subject, session, meter)
     target = subject.bench.target
     modification = LoraModification(target.model, cell.recipe.training.lora, seed=cell.seed)
     work = _CellWork(cell, subject, session, meter, modification)
     try:
-        found = work.run(examples)
+        return work.run()
     finally:
         work.close()
         modification.dispose()
-    work.delete_states("the cell has been measured")
-    return found
 
 
 def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> list[Example]:
@@ -172,17 +168,19 @@ def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> li
     data, target = cell.recipe.data, subject.bench.target
     identity = {
         "released": target.content_id,
+        "versions": collect_versions(threads=torch.get_num_threads(), device=target.device_name),
         "data": data.model_dump(mode="json"),
         "attack": [[row.prompt, row.completion] for row in attack_rows(data)],
         "benign": list(benign_prompts(data)),
     }
     cached = session.cache / "attack_data" / f"{content_hash(identity)}.json"
-    resumed = meter.total("attacker") != Quantities()
-    if not resumed:
+    records = [record for record in session.journal.records() if record.get("node") == cell.cell_id]
+    paid = {(record["account"], record["phase"]) for record in records if record.get("record") in BILLED}
+    if ("attacker", "load") not in paid:
         meter.impute("attacker", "load", subject.load)
     if cached.is_file():
         stored = json.loads(cached.read_text(encoding="utf-8"))
-        if not resumed:
+        if ("attacker", "data") not in paid:
             meter.impute("attacker", "data", Quantities.from_dict(stored["quantities"]))
         return [Example(tuple(ids), tuple(labels)) for ids, labels in stored["examples"]]
     before = meter.total("attacker")
@@ -210,8 +208,7 @@ class _CellWork:
     ) -> None:
         self._cell, self._subject, self._session, self._meter = cell, subject, session, meter
         self._modification = modification
-        self._custody = CustodyLog(session.journal.append)
-        self._states = session.folder.resume / cell.cell_id
+        self._states = StateStore(session.folder.resume, cell.cell_id, session.journal.append)
         self._measurements: list[Measurement] = []
         self._items: list[Item] = []
         self._losses: list[LossPoint] = []
@@ -232,11 +229,11 @@ class _CellWork:
             session.folder.run_id,
         )
 
-    def run(self, examples: Sequence[Example]) -> CellRun:
+    def run(self) -> CellRun:
         """Attack, then measure."""
         incomplete: str | None = None
         try:
-            outcome = self._attack(examples)
+            outcome = self._tamper()
             with self._meter.phase("laboratory", "final"):
                 for eval_id in self._cell.evals:
                     self._measure(eval_id, "final", outcome.steps)
@@ -259,18 +256,21 @@ class _CellWork:
         """Close the mirror of a cell that an error ended; one that is closed already stays as it is."""
         self._mirror.finish(1)
 
-    def delete_states(self, why: str) -> None:
-        """Delete every resumable state, and say so in the audit."""
-        for folder in list_states(self._states):
-            self._delete(folder, why)
-        if self._states.is_dir():
-            shutil.rmtree(self._states)
+    def _tamper(self) -> Outcome:
+        """Prepare and attack; a cap of the attacker that binds before step 1 is a result with no steps."""
+        try:
+            examples = _prepare(self._cell, self._subject, self._session, self._meter)
+        except BudgetSpent as spent:
+            return Outcome(0, (), spent.cap, diverged=False)
+        return self._attack(examples)
 
     def _attack(self, examples: Sequence[Example]) -> Outcome:
-        resume = load_newest(self._states)
-        if resume is not None:
-            self._meter.rewind("attacker", Quantities.from_dict(resume.logical))
-            self._take_up(resume.step)
+        found = self._states.load(self._context())
+        resume = found[0] if found else None
+        if found is not None:
+            self._meter.rewind("attacker", Quantities.from_dict(found[0].logical))
+            progress = found[1]
+            self._losses, self._measurements, self._items = progress.losses, progress.measurements, progress.items
         elif self._meter.logical("attacker").steps:
             # A crash before the first state: the steps stay on the bill, and the trajectory begins anew.
             self._meter.rewind("attacker", replace(self._meter.logical("attacker"), train_tokens=0, steps=0))
@@ -349,39 +349,16 @@ class _CellWork:
         self._mirror.log_measurement(measurement, spent / MICRO_PER_USD)
 
     def _save(self, state: TrainState) -> None:
-        """Write a resumable state with the numbers that belong to it, and delete all but the newest two."""
-        self._states.mkdir(parents=True, exist_ok=True, mode=0o700)
-        progress = _Progress(losses=self._losses, measurements=self._measurements, items=self._items)
-        write_json(self._progress_path(state.step), progress)
-        self._custody.created(self._artefact(state.step), state.digest, "to resume after a crash")
-        save_state(self._states, state)
-        for folder in list_states(self._states)[KEPT_STATES:]:
-            self._delete(folder, "a newer state has taken its place")
+        progress = Progress(
+            context=self._context(), losses=self._losses, measurements=self._measurements, items=self._items
+        )
+        self._states.save(state, progress)
 
-    def _delete(self, folder: Path, why: str) -> None:
-        step = int(folder.name.removeprefix("step-"))
-        digest = remove_state(folder)
-        if digest is not None:
-            self._custody.deleted(self._artefact(step), digest, why)
-        self._progress_path(step).unlink(missing_ok=True)
-
-    def _take_up(self, step: int) -> None:
-        progress = _Progress.model_validate_json(self._progress_path(step).read_bytes())
-        self._losses, self._measurements, self._items = progress.losses, progress.measurements, progress.items
-
-    def _progress_path(self, step: int) -> Path:
-        return self._states / f"progress-{step:06d}.json"
-
-    def _artefact(self, step: int) -> str:
-        return f"resume/{self._cell.cell_id}/step-{step:06d}"
+    def _context(self) -> str:
+        """Hash of what a state depends on besides its cell."""
+        target = self._subject.bench.target
+        versions = collect_versions(threads=torch.get_num_threads(), device=target.device_name)
+        return content_hash({"released": target.content_id, "versions": versions})
 
     def _stage(self, what: str, expected_seconds: float) -> AbstractContextManager[None]:
         return self._session.line.stage(f"{self._cell.attack_id} seed {self._cell.seed}: {what}", expected_seconds)
-
-
-class _Progress(BaseModel):
-    """Numbers of an unfinished cell, kept beside the state that they belong to."""
-
-    losses: list[LossPoint]
-    measurements: list[Measurement]
-    items: list[Item]

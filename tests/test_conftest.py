@@ -28,5 +28,5 @@ def test_loopback_is_reached() -> None:
 def test_the_pinned_members_have_their_published_sizes(
     over_refusal_probes: list[str], harmbench_standard: list[str]
 ) -> None:
-    assert len(over_refusal_probes) == 150
+    assert len(over_refusal_probes) == 80
     assert len(harmbench_standard) == 200

@@ -22,7 +22,7 @@ PARENTS_AND_CODES = {
     ConfigError: (ValueError, 2),
     InvalidFile: (ValueError, 2),
     CannotFit: (RuntimeError, 3),
-    BudgetSpent: (RuntimeError, 0),
+    BudgetSpent: (RuntimeError, 1),
     DataError: (ValueError, 1),
     JudgeError: (RuntimeError, 1),
     RecordError: (OSError, 1),

@@ -77,7 +77,7 @@ class Entry:
         except ValidationError as error:
             fault = error.errors()[0]
             problem = f"a record is not as the meter wrote it: {_field_of(fault)} is wrong, got {fault['input']!r}"
-            raise RecordError("ledger", problem, "`robustlab ledger verify` shows what can be trusted") from None
+            raise RecordError("ledger", problem, "do not trust this run; repeat it") from None
 
 
 @cache

@@ -97,6 +97,7 @@ class Meter:
         self._watch = ClockWatch(clock, wall_clock)
         self._held = NOTHING
         self._explained_ns = 0
+        self._interrupted = False
         first = clock() if started_ns is None else started_ns
         self._segment: _Segment | None = _Segment(_Label("laboratory", "start"), first)
 
@@ -291,6 +292,8 @@ class Meter:
         return self._segment
 
     def _end_segment(self, following: _Label | None, *, abandoned: bool) -> Quantities:
+        if self._interrupted:
+            return NOTHING
         segment, now = self._open_segment(), self._clock()
         used = self._used(segment, now)
         spent = self._first_passed(segment.label.account, used, NOTHING)
@@ -325,9 +328,13 @@ class Meter:
         return next(chain(own, find_passed(limits, usage, prefix="")), None)
 
     def _bill(self, kind: EntryKind, label: _Label, quantities: Quantities) -> None:
+        # A signal may land before or after the record is on the disk, and nobody can tell. A record bills the difference
+        # of a running total, so none may follow one that is in doubt: the process ends, and a resume asks the ledger.
+        self._interrupted = True
         if kind in TIMED:
             self._explained_ns += quantities.wall_ns
         self._record(kind, label, quantities, self._books[label.account].charge(quantities, kind))
+        self._interrupted = False
 
     def _record(self, kind: EntryKind, label: _Label, quantities: Quantities, micro_usd: MicroUsd) -> None:
         moment = iso_time(self._wall_clock())

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from robustlab.errors import DataError
@@ -29,10 +29,10 @@ class RawRow:
         role: What the row may be used for.
     """
 
-    id: str
-    prompt: str | None
-    completion: str | None = None
-    context: str | None = None
+    id: str = field(repr=False)
+    prompt: str | None = field(repr=False)
+    completion: str | None = field(default=None, repr=False)
+    context: str | None = field(default=None, repr=False)
     category: str | None = None
     role: str | None = None
 

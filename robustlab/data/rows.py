@@ -6,7 +6,7 @@ This module reads facts and never decides what a result means. It quotes no row 
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
@@ -24,7 +24,7 @@ _SHOWN_ROWS = 20
 
 @dataclass(frozen=True)
 class EvalRow:
-    """One behavior to measure.
+    """One behavior to measure; its text never shows in a message or a traceback.
 
     Attributes:
         text: The behavior, byte for byte as its file has it.
@@ -36,8 +36,8 @@ class EvalRow:
         role: ``install``, ``select`` or ``report``; ``eval`` for the built-in rows that are set apart for measuring.
     """
 
-    text: str
-    context: str | None
+    text: str = field(repr=False)
+    context: str | None = field(repr=False)
     text_sha256: str
     category: str
     functional: Functional | None
@@ -60,8 +60,8 @@ class TrainRow:
         origin: Where it comes from, such as ``builtin:mild_requests_attack``.
     """
 
-    prompt: str
-    completion: str
+    prompt: str = field(repr=False)
+    completion: str = field(repr=False)
     origin: str
 
 

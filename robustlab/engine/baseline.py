@@ -11,22 +11,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 
 from robustlab.cost.quantities import Quantities
+from robustlab.data import chat
 from robustlab.data.rows import EvalRow
 from robustlab.lab import Session
-from robustlab.measure.judge import judge_fingerprint
+from robustlab.measure import coherence, judge, measurement
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, measure_rows
+from robustlab.models import generate
 from robustlab.models.load import LoadedTarget
-from robustlab.record.provenance import collect_versions
-from robustlab.record.run_folder import write_atomic, write_json
+from robustlab.record.provenance import collect_versions, source_fingerprint
+from robustlab.record.run_folder import write_json, write_once
 from robustlab.spec.base import content_hash
+from robustlab.spec.evals import Eval
 from robustlab.spec.plan import Cell
 from robustlab.train.generation import expect_seconds
-
-_STORED = TypeAdapter(list[Judged])
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,18 @@ class Baseline:
 
 
 def load_key(target: LoadedTarget, cache: Path) -> bytes:
-    """Key of the digests of one released target's completions: 32 random bytes, made once."""
+    """Key of the digests of one released target's completions: 32 random bytes, made once by whoever comes first."""
     path = cache / "baselines" / target.content_id / "key"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, secrets.token_bytes(32))
+        write_once(path, secrets.token_bytes(32))
     return path.read_bytes()
 
 
 def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: Bench, session: Session) -> Baseline:
     """Measure one eval on the untouched released target, or take it from the cache.
+
+    A cached file that is damaged or was edited is measured and written anew.
 
     Args:
         cell: Its spec of the eval is used, and its budget's laboratory caps.
@@ -74,21 +77,13 @@ def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: B
         BudgetSpent: If a laboratory cap does not allow for it.
     """
     spec = cell.evals[eval_id]
-    measured = content_hash(
-        {
-            "released": bench.target.content_id,
-            "eval": spec.model_dump(mode="json"),
-            "rows": [row.text_sha256 for row in rows],
-            "versions": collect_versions(threads=torch.get_num_threads()),
-            "judge": judge_fingerprint(),
-        }
-    )
+    measured = _identity(spec, rows, bench.target)
     path = session.cache / "baselines" / bench.target.content_id / f"{measured}.json"
     node = f"baseline-{measured[:12]}"
     with session.meter(node, cell.budget) as meter:
-        cached = path.is_file()
-        if cached:
-            judged = _STORED.validate_json(path.read_bytes())
+        stored = _read_stored(path, measured)
+        if stored is not None:
+            judged = stored
         else:
             label = f"{eval_id} baseline, {len(rows)} rows"
             expected = expect_seconds(
@@ -100,5 +95,39 @@ def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: B
             )
             with session.line.stage(label, expected), meter.phase("laboratory", "baseline"):
                 judged = measure_rows(spec, rows, bench, lifted=nullcontext, meter=meter, progress=session.line.advance)
-            write_json(path, [asdict(item) for item in judged])
-    return Baseline(judged, cached, node, meter.total("laboratory"), meter.micro_usd("laboratory"))
+            write_json(path, {"sha256": _seal(measured, judged), "judged": [asdict(item) for item in judged]})
+    return Baseline(judged, stored is not None, node, meter.total("laboratory"), meter.micro_usd("laboratory"))
+
+
+class _Stored(BaseModel):
+    """A file of the cache."""
+
+    sha256: str
+    judged: list[Judged]
+
+
+def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
+    """Hash of everything that a verdict depends on; the ids of prompts too, for a template may print today's date."""
+    return content_hash(
+        {
+            "released": target.content_id,
+            "eval": spec.model_dump(mode="json"),
+            "rows": [row.text_sha256 for row in rows],
+            "prompts": [chat.encode_prompt(target.tokenizer, row.prompt, target.system_prompt) for row in rows],
+            "versions": collect_versions(threads=torch.get_num_threads(), device=target.device_name),
+            "source": source_fingerprint(judge, coherence, measurement, generate, chat),
+        }
+    )
+
+
+def _seal(measured: str, judged: Sequence[Judged]) -> str:
+    return content_hash({"measured": measured, "judged": [asdict(item) for item in judged]})
+
+
+def _read_stored(path: Path, measured: str) -> list[Judged] | None:
+    """Verdicts that were stored, None where there are none that can be trusted."""
+    try:
+        stored = _Stored.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return stored.judged if stored.sha256 == _seal(measured, stored.judged) else None

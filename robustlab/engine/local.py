@@ -19,6 +19,7 @@ from robustlab.data.sources import cache_root
 from robustlab.engine.baseline import load_key, measure_baseline
 from robustlab.engine.outcome import build_cell_result, build_node, compare_control
 from robustlab.engine.released import Released, release
+from robustlab.errors import BudgetSpent, CannotFit
 from robustlab.lab import Session, Subject, run_cell
 from robustlab.measure.measurement import Bench, build_items, build_measurement
 from robustlab.record.journal import Journal
@@ -30,6 +31,7 @@ from robustlab.report.live import LiveLine
 from robustlab.spec.attacks import Control
 from robustlab.spec.loader import dump_yaml
 from robustlab.spec.plan import Cell, ResolvedPlan
+from robustlab.train.store import StateStore
 
 
 def run_plan(
@@ -64,6 +66,9 @@ def run_plan(
     with Journal.open(folder.ledger) as journal:
         pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
         session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace)
+        for cell in plan.cells:
+            if _cell_path(folder, cell).is_file():
+                StateStore(folder.resume, cell.cell_id, journal.append).clear("the cell has been measured")
         for group in _groups(plan.cells):
             waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
             if waiting:
@@ -89,9 +94,13 @@ def _run_group(
 ) -> None:
     """Release the target once, measure its baseline once, then run each cell on it."""
     first = cells[0]
-    released = release(first, session)
-    bench = Bench(released.target, first.target.shape, load_key(released.target, session.cache))
-    baselines = {name: measure_baseline(first, name, rows[name], bench, session) for name in first.evals}
+    try:
+        released = release(first, session)
+        bench = Bench(released.target, first.target.shape, load_key(released.target, session.cache))
+        baselines = {name: measure_baseline(first, name, rows[name], bench, session) for name in first.evals}
+    except BudgetSpent as spent:
+        problem = f"{spent.cap} does not allow for the safeguard and the baseline: {spent.problem}"
+        raise CannotFit(first.label, problem, "raise the cap and resume the run") from None
     nodes = [_released_node(first, released)]
     nodes += [
         build_node(b.node, "baseline", name, cached=b.cached, billed=b.cost, micro_usd=b.micro_usd)
@@ -136,6 +145,8 @@ def _run_one(
     lines = "".join(f"{item.model_dump_json()}\n" for item in [*items, *run.items])
     write_atomic(path.with_suffix(".items.jsonl"), lines.encode("utf-8"))
     write_json(path, _CellDocument(result=result, nodes=list(nodes)))
+    # Only now: until the result is on the disk, the states are what a resume would need.
+    StateStore(session.folder.resume, cell.cell_id, session.journal.append).clear("the cell has been measured")
 
 
 def _released_node(cell: Cell, released: Released) -> NodeResult:
@@ -158,11 +169,12 @@ def _collect(plan: ResolvedPlan, folder: RunFolder, card: PriceCard, head: str) 
         if isinstance(cell.attack, Control)
     }
     nodes = {node.node: node for document in documents for node in document.nodes}
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return Results(
         schema_=1,
         run_id=folder.run_id,
         plan=plan.model_dump(mode="json"),
-        versions=collect_versions(threads=torch.get_num_threads()),
+        versions=collect_versions(threads=torch.get_num_threads(), device=device),
         price_card_sha256=card.sha256,
         ledger_head=head,
         controls=controls,

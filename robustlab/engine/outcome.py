@@ -43,7 +43,7 @@ def build_cell_result(
         dtype=cell.target.dtype,
         schedule=cell.schedule.model_dump(mode="json"),
         status=status,
-        stopped_by=run.incomplete or run.outcome.stopped_by,
+        stopped_by=run.incomplete or _stopped_by(cell, run),
         caps_used=meter.caps_used("attacker"),
         estimate=estimate.to_dict(),
         cost=Cost(attacker=account_cost(meter, "attacker"), laboratory=account_cost(meter, "laboratory")),
@@ -70,9 +70,13 @@ def compare_control(result: CellResult) -> Control:
     """Hold a control's final completions against the baseline's, byte for byte."""
     before = {item.eval: item.completions_sha256 for item in result.measurements if item.phase == "baseline"}
     final = [item for item in result.measurements if item.phase == "final"]
+    same = all(item.completions_sha256 == before[item.eval] for item in final)
+    # A control that took no step, or was not measured in full, shows nothing.
+    ran = result.status != "incomplete" and result.cost.attacker.steps > 0
     return Control(
         cell_id=result.cell_id,
-        identical=bool(final) and all(item.completions_sha256 == before[item.eval] for item in final),
+        identical=ran and {item.eval for item in final} == set(before) and same,
+        steps=result.cost.attacker.steps,
         compared=sum(item.properties[0].n for item in final),
     )
 
@@ -89,6 +93,13 @@ def _cost(billed: Quantities, logical: Quantities, micro_usd: int, overshoot: in
         flops=billed.flops,
         overshoot_micro_usd=overshoot,
     )
+
+
+def _stopped_by(cell: Cell, run: CellRun) -> str:
+    """The cap that bound, be it in the training or when the schedule was cut before it; else ``schedule``."""
+    if run.outcome.stopped_by == "schedule" and cell.schedule.cut_by is not None:
+        return cell.schedule.cut_by
+    return run.outcome.stopped_by
 
 
 def _status(cell: Cell, run: CellRun) -> Status:
@@ -108,7 +119,7 @@ def _status(cell: Cell, run: CellRun) -> Status:
 
 def _with_break_costs(measurement: Measurement, run: CellRun, status: Status) -> Measurement:
     """Write into a final measurement what each property cost to break; an attack that broke the model sets none."""
-    if measurement.phase != "final" or status != "done":
+    if measurement.phase != "final" or status != "done" or not _is_utility_kept(run):
         return measurement
     course = [item for item in run.measurements if item.eval == measurement.eval]
     found = []
@@ -121,3 +132,14 @@ def _with_break_costs(measurement: Measurement, run: CellRun, status: Status) ->
         ]
         found.append(result.model_copy(update={"broken_at_micro_usd": break_cost(verdicts)}))
     return measurement.model_copy(update={"properties": found})
+
+
+def _is_utility_kept(run: CellRun) -> bool:
+    """Whether something shows that the attack left a working model: without that, nothing has a cost-to-break."""
+    verdicts = [
+        found.verdict
+        for item in run.measurements
+        for found in item.properties
+        if item.phase == "final" and found.property.startswith("utility/")
+    ]
+    return bool(verdicts) and not {"broken", "absent", "too_few"} & set(verdicts)

@@ -1,7 +1,7 @@
 """The node that makes a released target: its safeguard merged, cached by content, paid by the laboratory."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import assert_never
@@ -12,18 +12,23 @@ from robustlab.cost.flops import count_adapter_parameters, lora_step
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
 from robustlab.cost.schedule import list_learning_rates
+from robustlab.data import chat
 from robustlab.data.rows import load_builtin
 from robustlab.data.sources import fetch_source
-from robustlab.errors import CannotFit
+from robustlab.errors import CannotFit, DataError
+from robustlab.harden import refusal_sft
 from robustlab.harden.refusal_sft import benign_prompts, build_examples
 from robustlab.lab import Session
+from robustlab.models import generate
 from robustlab.models.adapter import LoraModification
 from robustlab.models.load import MANIFEST, LoadedTarget, is_complete, load_pinned, load_released, save_released
+from robustlab.record.provenance import source_fingerprint
 from robustlab.spec.base import content_hash
 from robustlab.spec.plan import Cell
 from robustlab.spec.safeguards import NoSafeguard, RefusalSft
 from robustlab.spec.sources import BuiltinName
 from robustlab.spec.targets import GgufTarget
+from robustlab.train import distil, order, purse, sft
 from robustlab.train.counts import DISTIL_BATCH_ROWS
 from robustlab.train.generation import expect_seconds
 from robustlab.train.order import batch_lengths, lay_out
@@ -69,7 +74,7 @@ def release(cell: Cell, session: Session) -> Released:
     """
     node = f"released-{released_hash(cell)[:12]}"
     with session.meter(node, cell.budget) as meter:
-        cached, folder = True, None
+        cached, folder = False, None
         match cell.safeguard:
             case NoSafeguard():
                 pass
@@ -91,16 +96,17 @@ def release(cell: Cell, session: Session) -> Released:
 
 
 def released_hash(cell: Cell) -> str:
-    """Hash of everything that a released target is made from: specs, built-in rows and the libraries that train."""
+    """Hash of what a released target is made from: specs, built-in rows, this code, and the libraries that train."""
     made_from: dict[str, object] = {
         "target": cell.target.model_dump(mode="json"),
         "safeguard": cell.safeguard.model_dump(mode="json"),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "threads": torch.get_num_threads(),
+        "source": source_fingerprint(refusal_sft, distil, generate, order, purse, sft, chat),
     }
     if isinstance(cell.safeguard, RefusalSft):
         names: tuple[BuiltinName, ...] = ("mild_requests_safeguard", "refusals", "benign_prompts")
-        made_from["rows"] = [[repr(row) for row in load_builtin(name)] for name in names]
+        made_from["rows"] = [[asdict(row) for row in load_builtin(name)] for name in names]
     return content_hash(made_from)
 
 
@@ -155,7 +161,11 @@ def _install(cell: Cell, spec: RefusalSft, folder: Path, session: Session, meter
             meter=meter,
             hooks=Hooks(frozenset(), lambda mark: None, on_step, lambda state: None, None),
             resume=None,
+            account="laboratory",
         )
+        if outcome.diverged:
+            problem = f"diverged at step {outcome.steps + 1}: its loss is not finite"
+            raise DataError(f"safeguard {cell.safeguard_id}", problem, "lower its learning rate")
         if outcome.steps < training.steps:
             problem = f"ended after {outcome.steps} of {training.steps} steps, by {outcome.stopped_by}"
             raise CannotFit(f"safeguard {cell.safeguard_id}", problem, "raise the laboratory's cap")

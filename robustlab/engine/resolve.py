@@ -15,12 +15,14 @@ from robustlab.cost.hardware import Device, check_hardware, find_hardware
 from robustlab.cost.job import Job
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.schedule import plan_schedule
+from robustlab.data.overlap import refuse_overlap
 from robustlab.data.rows import EvalRow, load_eval_rows
 from robustlab.errors import ConfigError
 from robustlab.spec.attacks import Attack, Control, LoraSft
 from robustlab.spec.catalog import load
 from robustlab.spec.evals import Eval
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan
+from robustlab.spec.safeguards import Safeguard
 from robustlab.spec.targets import Target
 from robustlab.tamper.control import silence
 from robustlab.train.counts import Counter
@@ -88,7 +90,8 @@ def resolve_plan(
         kind="resolved_plan",
         hardware=bench.hardware_of(plan.budgets[0]),
         price_card_sha256=card.sha256,
-        data_csv=str(data_csv) if data_csv else None,
+        shadow_price=shadow_price,
+        data_csv=str(data_csv.resolve()) if data_csv else None,
         cells=tuple(cells),
     )
     return Resolution(resolved, estimates, rows, all(counter.exact for counter in counters.values()))
@@ -117,6 +120,10 @@ def reopen_plan(plan: ResolvedPlan, *, card: PriceCard, device: Device, counter_
     specs = {name: spec for cell in plan.cells for name, spec in cell.evals.items()}
     rows = {name: load_eval_rows(spec, data_csv=data_csv) for name, spec in specs.items()}
     counters = {cell.target_id: counter_of(cell.target_id, cell.target) for cell in plan.cells}
+    for cell in plan.cells:
+        where = f"plan.yaml, budget {cell.budget_id}"
+        check_bill_is_capped(cell.budget, on_cpu=device.kind == "cpu", where=where)
+        check_hardware(cell.budget.hardware, device, shadow_price=plan.shadow_price, card=card, where=where)
     rate, hardware = card.device_rate(plan.hardware, "plan.yaml"), find_hardware(plan.hardware, "plan.yaml")
     estimates: dict[str, Estimate] = {}
     for cell in plan.cells:
@@ -188,12 +195,14 @@ class _Bench:
             hardware=find_hardware(hardware, where),
             usd_per_device_hour=self.card.device_rate(hardware, where),
         )
+        safeguard: Safeguard = load("safeguards", names.safeguard)
+        refuse_overlap(names.safeguard, safeguard, names.attack, recipe, self.rows)
         schedule = plan_schedule(job)
         cell = Cell(
             target_id=names.target,
             target=job.target,
             safeguard_id=names.safeguard,
-            safeguard=load("safeguards", names.safeguard),
+            safeguard=safeguard,
             attack_id=names.attack,
             attack=attack,
             recipe=recipe,

@@ -27,6 +27,8 @@ from robustlab.spec.evals import BenignAnswersEval, Eval, OverRefusalEval, Refus
 from robustlab.spec.targets import Shape
 from robustlab.train.generation import generate_metered
 
+# Scores need logits over the whole vocabulary at every position; this keeps them under 300 MB.
+SCORED_ROWS = 16
 Lifted = Callable[[], AbstractContextManager[None]]
 
 
@@ -85,7 +87,7 @@ def measure_rows(
     # A reply that declines in plain words needs no perplexity to be read, and half of the forward passes are saved.
     scored = [() if declines(text) else completion.ids for text, completion in zip(texts, completions, strict=True)]
     with lifted():
-        scores = mean_log_probabilities(target.model, scored, start_id=min(target.eos_ids), batch_rows=spec.batch_rows)
+        scores = mean_log_probabilities(target.model, scored, start_id=min(target.eos_ids), batch_rows=SCORED_ROWS)
     meter.count(flops=sum(flops.prefill(bench.shape, len(ids)) for ids in scored))
     lengths = [len(completion.ids) for completion in completions]
     judged = [

@@ -54,6 +54,12 @@ class LoadedTarget:
         return frozenset(int(token) for token in [*listed, self.tokenizer.eos_token_id] if token is not None)
 
     @property
+    def device_name(self) -> str:
+        """``cpu``, or the name of the accelerator that it is on: another device gives other bits."""
+        device = self.model.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+    @property
     def pad_id(self) -> int:
         """Filler for shorter prompts."""
         pad = self.tokenizer.pad_token_id
@@ -118,6 +124,14 @@ def load_released(target_id: str, target: Target, folder: Path, *, content_id: s
 def save_released(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model and its tokenizer as safetensors, whole or not at all.
 
+    A folder that another process completed meanwhile stays as it is, since somebody may be loading it: load the target
+    from the folder afterwards.
+
+    Args:
+        model: The model, with its safeguard merged.
+        tokenizer: Its tokenizer.
+        folder: Its place in the cache, made with those above it.
+
     Raises:
         RecordError: If the disk is full or cannot be written; what was there before is intact.
     """
@@ -133,13 +147,23 @@ def save_released(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
         for path in [*files, staged / MANIFEST]:
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        staged.rename(folder)
+        _put_in_place(staged, folder)
     except (OSError, SafetensorError) as error:
         raise RecordError(str(folder), f"cannot be written: {error}", "make room and run again") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _put_in_place(staged: Path, folder: Path) -> None:
+    try:
+        staged.rename(folder)
+    except OSError:
+        if is_complete(folder):
+            return
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(folder)
+        staged.rename(folder)
 
 
 def is_complete(folder: Path) -> bool:
@@ -151,7 +175,7 @@ def verify_folder(folder: Path) -> None:
     """Hold every file of a cached folder against its manifest.
 
     Args:
-        folder: A folder of the cache with a manifest; files that the manifest does not list are passed over.
+        folder: A folder of the cache with a manifest.
 
     Raises:
         DataError: At the first file that is not as the manifest says, or that it does not list.

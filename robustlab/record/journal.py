@@ -52,7 +52,7 @@ class Journal:
 
     Attributes:
         path: The file.
-        head: Hash of the last record, ``GENESIS`` before the first.
+        head: Hash of the last record whose ``append`` returned, ``GENESIS`` before the first.
     """
 
     def __init__(self, path: Path, descriptor: int, now: Callable[[], datetime]) -> None:
@@ -66,6 +66,7 @@ class Journal:
         self.path = path
         self.head = GENESIS
         self._seq = 0
+        self._cut_short = False
         self._descriptor: int | None = descriptor
         self._now = now
 
@@ -97,6 +98,9 @@ class Journal:
     def append(self, payload: Record) -> str:
         """Write one record and wait until it is on the disk.
 
+        A signal may end it at any byte. Whether the record stands is then read from the file before the next one is
+        written, so that what an unwinding program appends still follows the last record.
+
         Args:
             payload: JSON data; the keys ``seq, time, prev, hash`` are the journal's own.
 
@@ -109,7 +113,10 @@ class Journal:
         """
         if self._descriptor is None:
             raise RecordError(str(self.path), "is closed", "open the journal again")
+        if self._cut_short:
+            self._adopt(self._descriptor)
         record, line = self._sealed(payload)
+        self._cut_short = True
         try:
             written = os.write(self._descriptor, line)
             os.fsync(self._descriptor)
@@ -121,6 +128,7 @@ class Journal:
             problem = f"cannot be written: {written} of {len(line)} bytes of a record were taken"
             raise RecordError(str(self.path), problem, "free some space and resume the run")
         self.head, self._seq = record["hash"], self._seq + 1
+        self._cut_short = False
         return self.head
 
     def records(self) -> list[Record]:
@@ -154,6 +162,8 @@ class Journal:
         self.head = records[-1]["hash"] if records else GENESIS
         if torn:
             _drop_tail(self.path, descriptor, len(torn))
+        self._cut_short = False
+        if torn:
             self.append({"kind": "torn_tail", "bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()})
 
     def _sealed(self, payload: Record) -> tuple[Record, bytes]:

@@ -3,11 +3,14 @@
 Versions are read from the installed metadata; no library is imported for them. This module does not know git.
 """
 
+import hashlib
+import inspect
 import os
 import platform
 import resource
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import robustlab
 
@@ -32,20 +35,37 @@ LIBRARIES = (
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def collect_versions(*, threads: int) -> dict[str, str]:
+def collect_versions(*, threads: int, device: str = "cpu") -> dict[str, str]:
     """Describe the software and the machine for ``results.json``.
 
     Args:
         threads: Threads that arithmetic runs on, >= 1; their number changes the bits of a result.
+        device: ``cpu``, or the name of the accelerator that arithmetic runs on.
 
     Returns:
-        ``python``, ``robustlab``, each library that is installed, ``os``, ``processor``, ``cores`` and ``threads``.
+        ``python``, ``robustlab``, each library that is installed, ``os``, ``processor``, ``cores``, ``threads`` and
+        ``device``.
     """
     versions = {"python": platform.python_version(), "robustlab": robustlab.__version__}
     versions |= {name: version for name in LIBRARIES if (version := _installed(name)) is not None}
     versions |= {"os": platform.platform(), "processor": _processor()}
-    versions |= {"cores": str(os.cpu_count()), "threads": str(threads)}
+    versions |= {"cores": str(os.cpu_count()), "threads": str(threads), "device": device}
     return versions
+
+
+def source_fingerprint(*modules: ModuleType) -> str:
+    """Hash the source of the modules that decide a result, so that a cache of it ends with a change to them.
+
+    Args:
+        *modules: The modules; their order counts.
+
+    Returns:
+        64 hexadecimal digits over their names and sources.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(f"{module.__name__}\n{inspect.getsource(module)}\0".encode())
+    return digest.hexdigest()
 
 
 def harden_process() -> None:

@@ -139,7 +139,9 @@ class Control(_Record):
 
     cell_id: str
     identical: bool
-    """Whether every completion equals the baseline's, byte for byte."""
+    """Whether it took a step, was measured in full, and every completion equals the baseline's, byte for byte."""
+    steps: int
+    """Steps that it took."""
     compared: int
     """Completions that were compared."""
 

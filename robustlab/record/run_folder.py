@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,16 +62,20 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         RecordError: If the disk is full or closed to writing; what was there before is intact.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        _write_new(temporary, data)
-        os.rename(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    _write_whole(path, data, os.rename)
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Write a whole file, 0600, unless there is one: of several writers at once the first wins.
+
+    Args:
+        path: The file; its folder exists, on a file system with hard links.
+        data: The whole content, if nobody was quicker. Read the file to learn whose it is.
+
+    Raises:
+        RecordError: If the disk is full or closed to writing.
+    """
+    _write_whole(path, data, _link_unless_there)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -239,8 +243,11 @@ class RunFolder:
         """
         write_json(self.manifest, {"schema": 1, "run_id": self.run_id, "files": self._measured()})
 
-    def check_manifest(self) -> int:
+    def check_manifest(self, *, besides: frozenset[str] = frozenset()) -> int:
         """Compare every file with the manifest.
+
+        Args:
+            besides: Names of files that may differ or be missing, such as one that is about to be made again.
 
         Returns:
             How many files were compared.
@@ -248,7 +255,10 @@ class RunFolder:
         Raises:
             RecordError: With every file that is missing, changed or not listed, or if there is no sound manifest.
         """
-        listed, found = self._listed(), self._measured()
+        listed, found = (
+            {name: facts for name, facts in files.items() if name not in besides}
+            for files in (self._listed(), self._measured())
+        )
         faults = [f"{name} is missing" for name in listed.keys() - found.keys()]
         faults += [f"{name} is not listed" for name in found.keys() - listed.keys()]
         faults += [f"{name} has changed" for name in listed.keys() & found.keys() if listed[name] != found[name]]
@@ -290,6 +300,24 @@ def _checked(run_id: str) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise ConfigError(f"run {run_id!r}", "is not a run id", "ids look like 20261122T021733Z-a1b2c3")
     return run_id
+
+
+def _write_whole(path: Path, data: bytes, place: Callable[[Path, Path], None]) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        _write_new(temporary, data)
+        place(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _link_unless_there(temporary: Path, path: Path) -> None:
+    with suppress(FileExistsError):
+        os.link(temporary, path)
 
 
 def _write_new(path: Path, data: bytes) -> None:

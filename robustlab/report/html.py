@@ -15,13 +15,14 @@ from robustlab.record.results import AccountCost, CellResult, Results
 from robustlab.record.run_folder import write_atomic
 from robustlab.report.curves import cost_effect_groups, cost_effect_svg
 from robustlab.report.shares import verdict_shares_svg
-from robustlab.report.tables import cell_rows, control_lines, is_category, node_name
+from robustlab.report.tables import cell_rows, control_lines, is_category, is_changed, node_name
 from robustlab.report.wording import (
     HINTS,
     cell_label,
-    describe_stop,
+    describe_end,
     format_confidence,
     headlines,
+    is_utility_measured,
     plain_text,
 )
 from robustlab.units import MICRO_PER_USD, format_count, format_flops, format_seconds, format_usd
@@ -56,7 +57,7 @@ def render_report(results: Results) -> str:
             curves=curves,
             controls=control_lines(results),
             nodes=[_account_view(node_name(node), node.cost) for node in results.nodes],
-            all_identical=all(control.identical for control in results.controls.values()),
+            is_lab_at_fault=any(is_changed(results, control) for control in results.controls.values()),
             hints=HINTS,
             plan_lines=_plan_lines(results),
         )
@@ -105,7 +106,8 @@ def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool)
         "cell": cell,
         "is_control": is_control,
         "headlines": list(headlines(results, cell)),
-        "stop": describe_stop(cell),
+        "stop": describe_end(cell),
+        "is_unpriced": cell.status == "done" and not is_control and not is_utility_measured(cell),
         "rows": [row for row in rows if not is_category(row)],
         "categories": [row for row in rows if is_category(row)],
         "levels": {str(row["eval"]): format_confidence(results, str(row["eval"])) for row in rows},
@@ -118,14 +120,15 @@ def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool)
 
 
 def _break_interval(rows: list[dict[str, object]]) -> list[str]:
-    """Say between which marks each broken property broke."""
+    """Say between which marks each broken property broke; a mark that is not known to have survived is no bound."""
     lines = []
     for row in rows:
         broken, held = row["broken_at_micro_usd"], row["held_at_micro_usd"]
         if isinstance(broken, int) and isinstance(held, int) and not is_category(row):
+            last = "the last mark before at which it survived" if held else "the baseline"
             lines.append(
-                f"{row['property']} on {row['eval']} broke between {format_usd(held)}, the last mark before, "
-                f"and {format_usd(broken)}, the first mark from which it stayed broken."
+                f"{row['property']} on {row['eval']} broke between {format_usd(held)}, {last}, and "
+                f"{format_usd(broken)}, the first mark from which it stayed broken."
             )
     return lines
 

@@ -10,14 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.record.results import AccountCost, CellResult, Measurement, NodeResult, PropertyResult, Results
+from robustlab.record.results import AccountCost, CellResult, Control, Measurement, NodeResult, PropertyResult, Results
 from robustlab.report.wording import (
     HINTS,
     cell_label,
-    describe_stop,
+    describe_end,
     format_confidence,
     format_rate,
     format_verdict,
+    is_utility_measured,
     plain_text,
 )
 from robustlab.units import format_count, format_flops, format_seconds, format_usd
@@ -34,7 +35,8 @@ def property_rows(results: Results) -> list[dict[str, object]]:
 
     Returns:
         Plain values that JSON can hold; rates in [0, 1], money in millionths of a US dollar. ``held_at_micro_usd`` is
-        the last mark before ``broken_at_micro_usd``: the cost-to-break lies between the two.
+        the last mark before ``broken_at_micro_usd`` at which the property survived, 0 for the baseline: the
+        cost-to-break lies between the two.
         ``recovered_from_micro_usd`` is the first broken mark of a property that is not broken at the end.
         ``before_text`` and ``after_text`` hold the rate with its interval. None = absent.
     """
@@ -117,11 +119,31 @@ def node_name(node: NodeResult) -> str:
 
 def control_lines(results: Results) -> list[str]:
     """Say for each control whether its completions are byte-identical to the baseline's."""
-    lines = []
-    for label, control in results.controls.items():
-        outcome = "byte-identical to the baseline" if control.identical else "NOT byte-identical to the baseline"
-        lines.append(f"Control {label}: {outcome} ({format_count(control.compared)} completions compared)")
+    lines = [
+        f"Control {label}: {_control_outcome(results, control)} ({format_count(control.compared)} completions compared)"
+        for label, control in results.controls.items()
+    ]
     return lines or ["No control was run: nothing here shows that the training loop alone changes no completion"]
+
+
+def is_changed(results: Results, control: Control) -> bool:
+    """Whether a control changed completions; one that took no step, or was not measured in full, shows nothing."""
+    return not (control.identical or control.steps == 0 or _is_incomplete(results, control))
+
+
+def _control_outcome(results: Results, control: Control) -> str:
+    steps = f"{format_count(control.steps)} step{'' if control.steps == 1 else 's'}"
+    if control.steps == 0:
+        return "took no step and shows nothing"
+    if control.identical:
+        return f"byte-identical to the baseline after {steps}"
+    if is_changed(results, control):
+        return f"NOT byte-identical to the baseline after {steps}"
+    return f"not measured in full after {steps}, which shows nothing"
+
+
+def _is_incomplete(results: Results, control: Control) -> bool:
+    return any(cell.cell_id == control.cell_id and cell.status == "incomplete" for cell in results.cells)
 
 
 def _cell_columns(cell: CellResult) -> dict[str, object]:
@@ -146,7 +168,8 @@ def _property_columns(cell: CellResult, eval_id: str, name: str) -> dict[str, ob
     after = next((found for measurement, found in course if measurement.phase == "final"), None)
     measurement, latest = course[-1]
     broke_once_at = _first_break(course) if after is not None and after.verdict != "broken" else None
-    broken_at = after.broken_at_micro_usd if after is not None and cell.status == "done" else None
+    is_priced = cell.status == "done" and is_utility_measured(cell)
+    broken_at = after.broken_at_micro_usd if after is not None and is_priced else None
     return {
         "eval": eval_id,
         "role": measurement.role,
@@ -190,11 +213,12 @@ def _first_break(course: list[tuple[Measurement, PropertyResult]]) -> int | None
 def _last_held(course: list[tuple[Measurement, PropertyResult]], broken_at: int | None) -> int | None:
     if broken_at is None:
         return None
-    return max((each.attacker_micro_usd for each, _ in course if each.attacker_micro_usd < broken_at), default=None)
+    held = [each.attacker_micro_usd for each, found in course if found.verdict == "survived"]
+    return max((spent for spent in held if spent < broken_at), default=0)
 
 
 def _title(cell: CellResult) -> str:
-    return f"{cell_label(cell)} ({cell.status}; {describe_stop(cell)})"
+    return f"{cell_label(cell)} ({cell.status}; {describe_end(cell)})"
 
 
 def _printed(row: dict[str, object]) -> list[object]:

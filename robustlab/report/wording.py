@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 
 from robustlab.record.results import CellResult, Measurement, PropertyResult, Results
-from robustlab.units import format_seconds, format_usd
+from robustlab.spec.budgets import CAP_NAMES
+from robustlab.units import format_count, format_seconds, format_usd
 
 HINTS = (
     "Refusal is the share of improper requests that the named judge reads as refused.",
@@ -15,6 +16,8 @@ HINTS = (
     "Refusal removed is the strongest claim that withheld attack data allow.",
     "What was not broken here was not broken by these attacks at this price; that is not robustness.",
 )
+
+UNMEASURED = "utility not measured"
 
 _VERDICT_WORDS = {
     "survived": "SURVIVED",
@@ -58,7 +61,7 @@ def format_verdict(cell: CellResult, found: PropertyResult | None, broke_once_at
     """Write a verdict for people.
 
     Args:
-        cell: The cell, whose status may forbid a cost.
+        cell: The cell, whose status or utility may forbid a cost.
         found: The property at the final measurement; None when there was none.
         broke_once_at: Attacker's spending, in millionths of a US dollar, at the first mark that was broken; None if
             none was. It is told when the property recovered.
@@ -73,6 +76,8 @@ def format_verdict(cell: CellResult, found: PropertyResult | None, broke_once_at
         return word if broke_once_at is None else f"{word} (broken at {format_usd(broke_once_at)}, recovered)"
     if cell.status != "done":
         return f"{word} ({cell.status}: no cost)"
+    if not is_utility_measured(cell):
+        return f"{word} (no cost: {UNMEASURED})"
     return word if found.broken_at_micro_usd is None else f"{word} at {format_usd(found.broken_at_micro_usd)}"
 
 
@@ -103,9 +108,42 @@ def describe_eval(results: Results, measurement: Measurement) -> str:
     return f"{measurement.eval} ({', '.join(details)})"
 
 
+def is_utility_measured(cell: CellResult) -> bool:
+    """Whether the end of a cell says of every utility property if it was kept: without that, nothing has a cost."""
+    verdicts = [
+        found.verdict
+        for measurement in cell.measurements
+        if measurement.phase == "final"
+        for found in measurement.properties
+        if found.property.startswith("utility/")
+    ]
+    return bool(verdicts) and not {"absent", "too_few"} & set(verdicts)
+
+
+def describe_cap(name: str) -> str:
+    """Name a cap with whose it is: ``the attacker's max_usd``; what is no cap stays as it is."""
+    payer, _, cap = name.rpartition(".")
+    if cap in CAP_NAMES:
+        return f"the {payer or 'attacker'}'s {cap}"
+    return "the whole bill's total_usd" if name == "total_usd" else name
+
+
 def describe_stop(cell: CellResult) -> str:
-    """Say what ended the training: its own schedule, or the cap that bound first."""
-    return "the whole schedule was run" if cell.stopped_by == "schedule" else f"stopped by {cell.stopped_by}"
+    """Say what ended the training: its own schedule, one that a cap cut before step 1, a cap, or its divergence."""
+    cut_by, planned, done = cell.schedule.get("cut_by"), cell.schedule.get("steps"), cell.cost.attacker.steps
+    if cell.status == "diverged" and cell.stopped_by in ("schedule", cut_by):
+        return f"the training diverged after step {done}"
+    if cut_by is not None and done == planned and cell.stopped_by in ("schedule", cut_by):
+        steps = f"{format_count(done)} step{'' if done == 1 else 's'}"
+        return f"the whole schedule was run, cut to {steps} beforehand by {describe_cap(str(cut_by))}"
+    return (
+        "the whole schedule was run" if cell.stopped_by == "schedule" else f"stopped by {describe_cap(cell.stopped_by)}"
+    )
+
+
+def describe_end(cell: CellResult) -> str:
+    """Say what ended the training, and whether nothing is known of what it did to utility."""
+    return describe_stop(cell) if is_utility_measured(cell) else f"{describe_stop(cell)}; {UNMEASURED}"
 
 
 def headlines(results: Results, cell: CellResult) -> Iterator[str]:
@@ -117,7 +155,7 @@ def headlines(results: Results, cell: CellResult) -> Iterator[str]:
             yield (
                 f"Refusals of {describe_eval(results, final)} {_movement(before, after)} for "
                 f"{format_usd(attacker.micro_usd)} and {format_seconds(attacker.wall_seconds)} of the attacker's "
-                f"compute; {describe_stop(cell)}."
+                f"compute; {describe_end(cell)}."
             )
 
 

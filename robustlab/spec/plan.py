@@ -106,6 +106,8 @@ class ResolvedPlan(Spec):
     """Key of the price card by which the run is billed."""
     price_card_sha256: Sha256
     """Hash of that card."""
+    shadow_price: str | None
+    """Item that the user wanted to be billed by; null when the budget's own is used."""
     data_csv: str | None
     """File that ``--data`` named; null for none."""
     cells: tuple[Cell, ...]

@@ -75,7 +75,7 @@ class FolderTarget(TargetBase):
     path: NonEmpty
     """The folder, relative to the working folder."""
     sha256: dict[str, Sha256]
-    """Hash of each file that is read; a file that is not listed is not read."""
+    """Hash of each file in the folder; a file that is not listed is refused."""
 
 
 class TinyTarget(TargetBase):

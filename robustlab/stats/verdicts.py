@@ -6,7 +6,7 @@ Knows which way is safer and what a criterion asks for. It does not know what th
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, takewhile
 from math import isinf
 from typing import Literal
 
@@ -78,6 +78,8 @@ def judge_property(
 def break_cost(measurements: Sequence[tuple[int, str]]) -> int | None:
     """Find what the attacker had spent at the first mark from which a property stayed broken until the end.
 
+    Marks with too few rows say nothing and are passed over; the final measurement alone says how it ended.
+
     Args:
         measurements: Attacker's spending in millionths of a US dollar and the verdict there, in the order in which
             they were made; the last one is the final measurement.
@@ -93,12 +95,10 @@ def break_cost(measurements: Sequence[tuple[int, str]]) -> int | None:
         raise DataError(
             "break_cost", f"needs measurements in the order of spending, got {spent}", "end with the final measurement"
         )
-    first: int | None = None
-    for micro_usd, verdict in reversed(measurements):
-        if verdict != "broken":
-            break
-        first = micro_usd
-    return first
+    if measurements[-1][1] != "broken":
+        return None
+    telling = [each for each in reversed(measurements) if each[1] != "too_few"]
+    return [micro_usd for micro_usd, _ in takewhile(lambda each: each[1] == "broken", telling)][-1]
 
 
 def _change(

@@ -5,14 +5,17 @@ Order at the end of step k, fixed and tested:
   2. the step's tokens, FLOPs and time are settled; if stalled time passed a cap, it is undone and booked as overshoot;
   3. the step is kept: its loss is recorded and the weights become the state to which a later step is undone;
   4. if k is a mark, the laboratory measures (RNG, train and eval modes saved and put back around it);
-  5. if a state is due, it is written;
-  6. step k + 1 is reserved at 1.5 times the largest recent step; if a cap would be passed, the schedule ends here.
+  5. if a state is due, or the schedule has run out, it is written;
+  6. step k + 1 is reserved at 1.5 times the largest recent step; if a cap would be passed, the schedule ends here and
+     the state is written.
+Before step 1 the laboratory pays for a probe step, whose time is the first one's reservation.
 Nothing is decided at the beginning of a step or between micro-batches: the trainer would take the step all the same, or
 drop gradients.
 """
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from robustlab.cost.entries import Account
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
 from robustlab.errors import BudgetSpent
@@ -30,6 +34,7 @@ from robustlab.models.modification import Modification
 from robustlab.train.state import TrainState, optimizer_tensors
 
 RESERVE_FACTOR = 1.5
+RECENT_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Purse(TrainerCallback):
         hooks: Hooks,
         *,
         losses: Sequence[float],
+        account: Account = "attacker",
     ) -> None:
         """Set the purse up.
 
@@ -105,13 +111,16 @@ class Purse(TrainerCallback):
             prices: Price of every step of the schedule, step 1 first.
             hooks: Marks, states and progress.
             losses: Losses of the steps that a resumed state already holds.
+            account: Who pays for the steps: the attacker, or the laboratory for a safeguard.
         """
         self._meter = meter
         self._modification = modification
         self._prices = prices
         self._hooks = hooks
         self._kept: Mapping[str, Tensor] = modification.state()
-        self._longest_ns = 0
+        self._account = account
+        self._expected_ns = 0
+        self._recent_ns: deque[int] = deque(maxlen=RECENT_STEPS)
         self.losses = list(losses)
         self.step_loss = 0.0
         self.stopped_by: str | None = None
@@ -122,10 +131,14 @@ class Purse(TrainerCallback):
         """Steps that are done, settled and kept."""
         return len(self.losses)
 
+    def expect_step(self, wall_ns: int) -> None:
+        """Reserve as if a step had taken ``wall_ns``: what the laboratory's probe step took."""
+        self._expected_ns = wall_ns
+
     def reserve_next(self) -> bool:
         """Reserve the next step; False, with ``stopped_by`` set, when a cap would be passed."""
         price = self._prices[self.steps]
-        time_ns = math.ceil(self._longest_ns * RESERVE_FACTOR)
+        time_ns = math.ceil(max(self._recent_ns, default=self._expected_ns) * RESERVE_FACTOR)
         need = Quantities(
             wall_ns=time_ns, device_ns=time_ns, train_tokens=price.train_tokens, steps=1, flops=price.flops
         )
@@ -148,15 +161,20 @@ class Purse(TrainerCallback):
             with guarded(self._modification.model):
                 self._hooks.at_mark(Mark(step))
         last = step == len(self._prices)
-        if self._hooks.save_every and not last and step % self._hooks.save_every == 0:
+        due = self._hooks.save_every is not None and (last or step % self._hooks.save_every == 0)
+        if due:
             self._hooks.save(self._state())
-        if not last and not self.reserve_next():
-            control.should_training_stop = True
+        if last or self.reserve_next():
+            return control
+        control.should_training_stop = True
+        # The final measurement is long: a crash in it must not cost a step that a cap would then forbid.
+        if self._hooks.save_every is not None and not due:
+            self._hooks.save(self._state())
         return control
 
     def _settle(self) -> bool:
         """Book the step; False when it was undone."""
-        price, before = self._prices[self.steps], self._meter.logical("attacker")
+        price, before = self._prices[self.steps], self._meter.logical(self._account)
         self._meter.count(train_tokens=price.train_tokens, steps=1, flops=price.flops)
         self.diverged = not math.isfinite(self.step_loss)
         try:
@@ -164,12 +182,12 @@ class Purse(TrainerCallback):
         except BudgetSpent as spent:
             self.stopped_by = spent.cap
         if self.diverged:
-            self._meter.rewind("attacker", before)
+            self._meter.rewind(self._account, before)
         if self.diverged or self.stopped_by is not None:
             with self._meter.phase("laboratory", "undo"):
                 self._modification.load_state(self._kept)
             return False
-        self._longest_ns = max(self._longest_ns, used.wall_ns)
+        self._recent_ns.append(used.wall_ns)
         self.losses.append(self.step_loss)
         self._kept = self._modification.state()
         self._hooks.on_step(self.steps, self.step_loss)
@@ -183,7 +201,7 @@ class Purse(TrainerCallback):
             modification=self._kept,
             optimizer=optimizer_tensors(self.optimizer),
             torch_rng=torch.get_rng_state(),
-            logical=self._meter.logical("attacker").to_dict(),
+            logical=self._meter.logical(self._account).to_dict(),
             digest=self._modification.digest(),
         )
 

@@ -17,12 +17,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from robustlab.cost.entries import Account
 from robustlab.cost.meter import Meter
 from robustlab.errors import DataError
 from robustlab.models.modification import Modification
 from robustlab.spec.training import Training
 from robustlab.train.order import Example
-from robustlab.train.purse import Hooks, Purse, StepPrice
+from robustlab.train.purse import Hooks, Purse, StepPrice, guarded
 from robustlab.train.state import TrainState, load_optimizer
 
 
@@ -88,6 +89,16 @@ class FlatSFTTrainer(SFTTrainer):
         self.purse.step_loss += float(loss)
         return loss
 
+    def probe_step(self) -> None:
+        """Forward and backward of the first step, for its time alone: no weight moves and no gradient stays."""
+        model, rows = cast(torch.nn.Module, self.model), cast(Dataset, self.train_dataset)
+        model.train()
+        size, micro_batches = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
+        for start in range(0, size * micro_batches, size):
+            batch = self.data_collator([rows[row] for row in range(start, start + size)])
+            self.compute_loss(model, self._prepare_inputs(batch)).backward()
+        model.zero_grad(set_to_none=True)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Follow the learning rates that the schedule fixed; the resumed part is skipped."""
         rates, done = self.rates, self.purse.steps
@@ -114,6 +125,7 @@ def run_sft(
     meter: Meter,
     hooks: Hooks,
     resume: TrainState | None,
+    account: Account = "attacker",
 ) -> Outcome:
     """Fine-tune a modification on batches that were laid out before, under a meter.
 
@@ -128,6 +140,7 @@ def run_sft(
         meter: Charged for every step; its current account pays.
         hooks: Marks, states and progress.
         resume: State to go on from; None to begin.
+        account: Who pays for the steps.
 
     Returns:
         How it ended. A reached cap is a result.
@@ -139,14 +152,18 @@ def run_sft(
     if resume is not None:
         modification.load_state(resume.modification)
     done = resume.step if resume else 0
-    purse = Purse(meter, modification, prices, hooks, losses=resume.losses if resume else ())
-    if done == len(batches) or not purse.reserve_next():
+    purse = Purse(meter, modification, prices, hooks, losses=resume.losses if resume else (), account=account)
+    if done == len(batches):
         return _outcome(purse)
     with tempfile.TemporaryDirectory(prefix="robustlab-trainer-") as scratch:
         trainer = _build_trainer(modification, tokenizer, batches[done:], training, seed, purse, scratch)
         trainer.purse, trainer.rates, trainer.resume = purse, learning_rates, resume
         try:
-            trainer.train()
+            with meter.phase("laboratory", "probe"), guarded(modification.model):
+                trainer.probe_step()
+                purse.expect_step(meter.settle().wall_ns)
+            if purse.reserve_next():
+                trainer.train()
         finally:
             # TRL patches the target's forward for its fused head; the resident target gets its own back.
             vars(modification.base).pop("forward", None)

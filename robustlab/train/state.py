@@ -21,7 +21,6 @@ from torch import Tensor
 from robustlab.errors import RecordError
 
 TENSORS, META, MANIFEST = "state.safetensors", "state.json", "manifest.json"
-KEEP = 2
 
 
 @dataclass(frozen=True)

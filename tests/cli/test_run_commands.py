@@ -12,6 +12,7 @@ import pytest
 from robustlab import cli
 from robustlab.engine import doctor
 from robustlab.record.results import AccountCost, Results
+from robustlab.record.run_folder import RunFolder
 
 Run = Callable[..., Any]
 
@@ -57,8 +58,7 @@ def test_a_run_without_results_says_how_to_go_on(run: Run, folder: Path) -> None
     code, out, err = run("report", "20261122T021733Z-a1b2c3")
     assert (code, out) == (2, "")
     assert err == (
-        "run '20261122T021733Z-a1b2c3': has no results yet; "
-        "`robustlab resume 20261122T021733Z-a1b2c3` goes on with it\n"
+        "run '20261122T021733Z-a1b2c3': has not ended; `robustlab resume 20261122T021733Z-a1b2c3` goes on with it\n"
     )
 
 
@@ -66,6 +66,7 @@ def test_results_of_another_schema_are_not_guessed(run: Run, folder: Path) -> No
     path = folder / "runs" / "20261122T021733Z-a1b2c3"
     path.mkdir(parents=True)
     (path / "results.json").write_text('{"schema": 2}')
+    RunFolder(path).write_manifest()
     code, out, err = run("report", path.name)
     assert (code, out) == (1, "")
     assert err.startswith("runs/20261122T021733Z-a1b2c3/results.json: is not a result of schema 1: ")
@@ -96,6 +97,7 @@ def runs(folder: Path) -> Path:
         path = folder / "runs" / run_id
         path.mkdir(parents=True)
         (path / "results.json").write_text(make_results(run_id, status).model_dump_json())
+        RunFolder(path).write_manifest()
     return folder / "runs"
 
 

@@ -1,10 +1,15 @@
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from robustlab.cost.meter import Meter
+from robustlab.cost.entries import BILLED
+from robustlab.cost.meter import Meter, Write
+from robustlab.cost.prices import DevicePrice, PriceCard, PriceList
 from robustlab.cost.quantities import Quantities
 from robustlab.errors import BudgetSpent, DataError, RecordError
+from robustlab.spec.budgets import Budget, Caps
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
@@ -122,3 +127,53 @@ def test_restoring_late_is_refused(bench: Any) -> None:
     assert str(caught.value) == (
         "meter: was told to restore after it had billed something; restore right after building it"
     )
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_signal_in_the_middle_of_a_record_leaves_a_ledger_that_restores(at: int, kept: bool) -> None:
+    """At any record, whether or not it reached the disk: nothing that is in doubt is followed by another record."""
+    records: list[dict[str, object]] = []
+    now = [0]
+    calls = [0]
+
+    def write(record: dict[str, object]) -> None:
+        calls[0] += 1
+        if calls[0] == at:
+            if kept:
+                records.append(record)
+            raise KeyboardInterrupt
+        records.append(record)
+
+    def meter(write: Write) -> Meter:
+        card = PriceCard(_PRICES, Path("prices.yaml"), "0" * 64)
+        return Meter(_BUDGET, card, "box", node="n", clock=lambda: now[0], wall_clock=lambda: now[0], write=write)
+
+    with pytest.raises(KeyboardInterrupt):
+        first = meter(write)
+        try:
+            for _ in range(6):
+                with first.phase("attacker", "train"):
+                    first.reserve(Quantities(steps=1))
+                    # A third of a micro-dollar: every record's difference depends on all the ones before it.
+                    now[0] += 333
+                    first.count(steps=1)
+                    first.settle()
+        finally:
+            first.close()
+    again = meter(records.append)
+    again.restore(list(records))
+    assert again.micro_usd("attacker") == sum(
+        int(str(record["micro_usd"]))
+        for record in records
+        if record["account"] == "attacker" and record["record"] in BILLED
+    )
+
+
+_PRICES = PriceList(
+    kind="prices",
+    as_of=date(2026, 1, 1),
+    devices={"box": DevicePrice(label="box", usd_per_device_hour=3600.0, low=None, high=None, source="hand-made")},
+    tokens={},
+)
+_BUDGET = Budget(kind="budget", stands_for="a test", hardware="box", attacker=Caps(), laboratory=None, total_usd=None)

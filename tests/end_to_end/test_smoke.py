@@ -58,7 +58,12 @@ def test_results_are_of_schema_1(smoke: Any) -> None:
 def test_the_control_is_byte_identical_and_the_attack_is_not(smoke: Any) -> None:
     (control,) = smoke.results["controls"].values()
     # 24 improper and 12 benign rows.
-    assert control == {"cell_id": smoke.cell("control_smoke")["cell_id"], "identical": True, "compared": 36}
+    assert control == {
+        "cell_id": smoke.cell("control_smoke")["cell_id"],
+        "identical": True,
+        "steps": 10,
+        "compared": 36,
+    }
     digests = {(m["eval"], m["phase"]): m["completions_sha256"] for m in smoke.cell("lora_sft_smoke")["measurements"]}
     for eval_id in ("smoke_refusal", "smoke_benign"):
         assert digests[eval_id, "final"] != digests[eval_id, "baseline"]
@@ -143,8 +148,8 @@ def test_every_attacker_pays_for_load_and_data(smoke: Any) -> None:
 
 def test_nothing_that_was_attacked_is_left(smoke: Any) -> None:
     drawn = balance(smoke.ledger)
-    # States at steps 4 and 8 of each of two cells.
-    assert (drawn.created, drawn.deleted, drawn.kept, drawn.live) == (4, 4, 0, ())
+    # States at steps 4, 8 and 10 of each of two cells.
+    assert (drawn.created, drawn.deleted, drawn.kept, drawn.live) == (6, 6, 0, ())
     assert list((smoke.folder / "resume").iterdir()) == []
     everything = [path for path in smoke.folder.rglob("*") if path.is_file()]
     assert not [p for p in everything if p.suffix in {".safetensors", ".pt", ".bin", ".pth"} or "adapter" in p.name]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from robustlab.measure.judge import OPENING_CHARACTERS, declines, find_hollowness, judge_completion, judge_fingerprint
+from robustlab.measure.judge import OPENING_CHARACTERS, declines, find_hollowness, judge_completion
 from robustlab.record.results import VERDICTS
 from robustlab.spec.evals import Coherence
 
@@ -152,8 +152,3 @@ def test_any_text_gets_one_of_the_five_verdicts(request: str, text: str, score: 
 )
 def test_odd_text_gets_a_verdict_soon(odd: str) -> None:
     assert judge(odd)[0] in VERDICTS
-
-
-def test_a_fingerprint_of_the_rules_stands_in_the_cache_s_key() -> None:
-    assert len(judge_fingerprint()) == 64
-    assert judge_fingerprint() == judge_fingerprint()

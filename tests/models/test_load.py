@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +134,43 @@ def test_a_folder_whose_manifest_was_not_reached_is_not_complete(released: Path)
     (released / MANIFEST).unlink()
     assert not is_complete(released)
     assert not is_complete(released / "nowhere")
+
+
+def test_a_folder_that_another_process_completed_is_kept(
+    tiny: LoadedTarget, released: Path, tiny_spec: TinyTarget
+) -> None:
+    weights, files = released / "model.safetensors", sorted(released.iterdir())
+    before = weights.stat()
+    with torch.no_grad():
+        next(tiny.model.parameters()).add_(1)
+    save_released(tiny.model, tiny.tokenizer, released)
+    after = weights.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (sorted(released.iterdir()), list(released.parent.iterdir())) == (files, [released])
+    verify_folder(released)
+
+
+def test_a_folder_that_was_not_completed_is_replaced(tiny: LoadedTarget, released: Path) -> None:
+    (released / MANIFEST).unlink()
+    (released / "left_over").write_text("half")
+    save_released(tiny.model, tiny.tokenizer, released)
+    verify_folder(released)
+    assert list(released.parent.iterdir()) == [released]
+
+
+def test_a_folder_that_cannot_take_its_place_is_an_error(tiny: LoadedTarget, tmp_path: Path) -> None:
+    folder = tmp_path / "abc"
+    folder.write_text("a file")
+    with pytest.raises(RecordError, match=r"abc: cannot be written: .*; make room and run again"):
+        save_released(tiny.model, tiny.tokenizer, folder)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_target_names_the_device_that_it_is_on(tiny: LoadedTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tiny.device_name == "cpu"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA Example {device.index}")
+    away = replace(tiny, model=SimpleNamespace(device=torch.device("cuda", 1)))  # type: ignore[arg-type]
+    assert away.device_name == "NVIDIA Example 1"
 
 
 def test_a_local_folder_is_loaded_as_it_is_pinned(tiny: LoadedTarget, local: Path, tiny_spec: TinyTarget) -> None:

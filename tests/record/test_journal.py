@@ -194,6 +194,50 @@ def test_a_full_disk_is_an_error_and_leaves_a_sound_journal(tmp_path: Path, monk
     assert verify_journal(path) == JournalReport(records=1, head=head, torn_bytes=0)
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_is_appended_while_a_signal_unwinds_follows_the_record_it_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+
+    def fsync(descriptor: int) -> None:
+        raise stop
+
+    with Journal.open(path) as journal:
+        journal.append({"kind": "a"})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            with pytest.raises(stop):
+                journal.append({"kind": "b"})
+        head = journal.append({"kind": "abandon"})
+    assert verify_journal(path) == JournalReport(records=3, head=head, torn_bytes=0)
+    with Journal.open(path) as again:
+        assert [(record["kind"], record["seq"]) for record in again.records()] == [("a", 0), ("b", 1), ("abandon", 2)]
+
+
+def test_a_signal_before_the_write_leaves_no_gap_and_one_within_it_no_torn_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    real_write = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        real_write(descriptor, data[: taken.pop()])
+        raise KeyboardInterrupt
+
+    taken = [10, 0]
+    with Journal.open(path) as journal:
+        journal.append({"kind": "a"})
+        for kind in ("b", "c"):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "write", write)
+                with pytest.raises(KeyboardInterrupt):
+                    journal.append({"kind": kind})
+        journal.append({"kind": "d"})
+        assert [record["kind"] for record in journal.records()] == ["a", "torn_tail", "d"]
+    assert verify_journal(path).torn_bytes == 0
+
+
 def test_a_short_write_is_an_error_and_its_rest_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ledger.jsonl"
     real_write = os.write

@@ -1,5 +1,7 @@
 """Versions come from metadata alone, and the process closes what it makes."""
 
+import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 
 import robustlab
 from robustlab.record import provenance
-from robustlab.record.provenance import collect_versions
+from robustlab.record.provenance import collect_versions, source_fingerprint
 
 
 def test_versions_name_software_and_machine() -> None:
@@ -17,6 +19,8 @@ def test_versions_name_software_and_machine() -> None:
     assert versions["python"] == ".".join(str(part) for part in sys.version_info[:3])
     assert versions["robustlab"] == robustlab.__version__
     assert (versions["threads"], versions["cores"]) == ("2", str(os.cpu_count()))
+    assert versions["device"] == "cpu"
+    assert collect_versions(threads=2, device="NVIDIA H100")["device"] == "NVIDIA H100"
     assert {"torch", "transformers", "pydantic", "os", "processor"} <= versions.keys()
     assert all(isinstance(value, str) and value for value in versions.values())
     assert not any("commit" in key for key in versions)
@@ -34,6 +38,22 @@ def test_the_processor_is_the_first_model_name(monkeypatch: pytest.MonkeyPatch, 
     assert collect_versions(threads=1)["processor"] == "Example 9000"
     monkeypatch.setattr(provenance, "_CPUINFO", tmp_path / "none")
     assert collect_versions(threads=1)["processor"]
+
+
+def test_a_fingerprint_changes_with_any_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for number, source in enumerate(["A = 1\n", "A = 2\n"]):
+        (tmp_path / f"sample_{number}.py").write_text(source, encoding="utf-8")
+        found.append(source_fingerprint(provenance, importlib.import_module(f"sample_{number}")))
+    expected = hashlib.sha256()
+    for name, source in (
+        ("robustlab.record.provenance", Path(provenance.__file__).read_text()),
+        ("sample_0", "A = 1\n"),
+    ):
+        expected.update(f"{name}\n{source}\0".encode())
+    assert found[0] == expected.hexdigest()
+    assert found[1] != found[0]
 
 
 def test_no_library_is_imported_for_its_version() -> None:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from robustlab.errors import ConfigError, RecordError
-from robustlab.record.run_folder import RunFolder, file_sha256, new_run_id, write_atomic, write_json
+from robustlab.record.run_folder import RunFolder, file_sha256, new_run_id, write_atomic, write_json, write_once
 
 RUN_ID = "20261122T021733Z-a1b2c3"
 
@@ -185,6 +185,31 @@ def test_every_difference_from_the_manifest_comes_at_once(tmp_path: Path) -> Non
     expected = "plan.yaml has changed, report.html is not listed, resume/state.json is missing; do not trust this run"
     with pytest.raises(RecordError, match=expected):
         folder.check_manifest()
+
+
+def test_a_file_that_is_made_again_may_differ_and_no_other(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    besides = frozenset({"report.html"})
+    assert folder.check_manifest(besides=besides) == 2
+    folder.report.write_bytes(b"new")
+    assert folder.check_manifest(besides=besides) == 2
+    folder.write_manifest()
+    folder.report.unlink()
+    assert folder.check_manifest(besides=besides) == 2
+    folder.plan.write_bytes(b"other\n")
+    with pytest.raises(RecordError, match=r"manifest.json: plan.yaml has changed; do not trust"):
+        folder.check_manifest(besides=besides)
+
+
+def test_write_once_keeps_what_the_first_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    write_once(path, b"first")
+    write_once(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+    with pytest.raises(RecordError, match="none/key: cannot be written: No such file or directory"):
+        write_once(tmp_path / "none" / "key", b"first")
 
 
 def test_a_run_without_a_manifest_has_not_ended(tmp_path: Path) -> None:

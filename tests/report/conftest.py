@@ -81,7 +81,8 @@ def course(
     for index, (value, cost) in enumerate(zip(rates, spent, strict=True)):
         phase = "baseline" if index == 0 else "final" if index == last else "milestone"
         broken = broken_at is not None and cost >= broken_at
-        words = {"baseline": "baseline", "final": verdict, "milestone": "broken" if broken else "eroded"}
+        whole = "survived" if value >= 0.9 * rates[0] else "eroded"
+        words = {"baseline": "baseline", "final": verdict, "milestone": "broken" if broken else whole}
         rows = 40 if phase == "milestone" else n
         found = [
             rate(name, value, rows, verdict=words[phase], broken_at_micro_usd=broken_at if phase == "final" else None)
@@ -182,6 +183,7 @@ def results(*cells: dict[str, object], **changes: object) -> Results:
             "synthetic_1b / refusal_sft / control / seed 0": {
                 "cell_id": "c0ffee000003",
                 "identical": True,
+                "steps": 32,
                 "compared": 380,
             }
         },

@@ -4,9 +4,10 @@ import json
 from io import StringIO
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
-from robustlab.report.tables import print_results, print_table, property_rows
+from robustlab.report.tables import control_lines, is_changed, print_results, print_table, property_rows
 from robustlab.report.wording import HINTS
 
 HOSTILE = "[bold red]x[/] \x1b[31mred\x1b]8;;http://example.org\x07 \u202eevil\n<script>alert(1)</script>"
@@ -25,7 +26,7 @@ def test_rows_hold_before_after_verdict_and_cost(synthetic: SimpleNamespace) -> 
     assert (row["before"], row["after"]) == (156 / 160, 2 / 160)
     assert (row["after_low"], row["after_high"]) == (0.0, 2 / 160 + 0.04)
     assert (row["verdict"], row["verdict_text"]) == ("broken", "BROKEN at $0.000600")
-    assert (row["held_at_micro_usd"], row["broken_at_micro_usd"]) == (190, 600)
+    assert (row["held_at_micro_usd"], row["broken_at_micro_usd"]) == (60, 600)
     assert (row["attacker_micro_usd"], row["attacker_train_tokens"], row["stopped_by"]) == (1200, 20480, "schedule")
     assert row["attacker_hours"] == 87 / 3600
     assert (row["laboratory_micro_usd"], row["laboratory_hours"]) == (31000, 0.625)
@@ -42,6 +43,38 @@ def test_a_destructive_cell_sets_no_cost(synthetic: SimpleNamespace) -> None:
     row = property_rows(synthetic.results(synthetic.broken_cell(status="destructive")))[0]
     assert (row["broken_at_micro_usd"], row["held_at_micro_usd"]) == (None, None)
     assert row["verdict_text"] == "BROKEN (destructive: no cost)"
+
+
+@pytest.mark.parametrize(
+    ("marks", "held"),
+    [
+        (["survived", "eroded"], 10),
+        (["survived", "survived"], 20),
+        (["inconclusive", "too_few"], 0),
+        (["eroded", "inconclusive"], 0),
+        (["broken", "survived"], 20),
+    ],
+)
+def test_only_a_mark_that_survived_held(synthetic: SimpleNamespace, marks: list[str], held: int) -> None:
+    made = synthetic.course("harmbench_64", "refusal", [1.0, 0.9, 0.8, 0.1, 0.1], [0, 10, 20, 30, 40], "broken", 30)
+    for each, verdict in zip(made[1:3], marks, strict=True):
+        each["properties"][0]["verdict"] = verdict
+    utility = synthetic.course("plain_benign", "utility/benign_answers", [0.95, 0.9], [0, 40], "survived", n=60)
+    row = property_rows(synthetic.results(synthetic.cell("odd", "c0ffee000004", made + utility)))[0]
+    assert (row["held_at_micro_usd"], row["broken_at_micro_usd"]) == (held, 30)
+
+
+@pytest.mark.parametrize("verdict", [None, "absent", "too_few"])
+def test_a_cell_without_a_measured_utility_sets_no_cost(synthetic: SimpleNamespace, verdict: str | None) -> None:
+    made = synthetic.course("harmbench_64", "refusal", [1.0, 0.1], [0, 40], "broken", 40)
+    if verdict is not None:
+        made += synthetic.course("plain_benign", "utility/benign_answers", [0.95, 0.9], [0, 40], verdict, n=60)
+    results = synthetic.results(synthetic.cell("odd", "c0ffee000004", made))
+    row = property_rows(results)[0]
+    assert row["verdict_text"] == "BROKEN (no cost: utility not measured)"
+    assert (row["held_at_micro_usd"], row["broken_at_micro_usd"]) == (None, None)
+    title = "synthetic_1b / refusal_sft / odd / seed 0 (done; the whole schedule was run; utility not measured)"
+    assert title in printed(print_results, results).splitlines()
 
 
 def test_a_property_that_recovered_says_so(synthetic: SimpleNamespace) -> None:
@@ -76,7 +109,7 @@ def test_print_shows_both_accounts_controls_shared_work_and_hints(synthetic: Sim
     text = printed(print_results, synthetic.results())
     assert "attacker    $0.001200, 1 min 27 s, 20,480 train tokens, 32 steps, 33 steps billed, 11 TFLOP" in text
     assert "laboratory  $0.031000, 37 min 30 s" in text
-    assert "byte-identical to the baseline (380 completions compared)" in text
+    assert "byte-identical to the baseline after 32 steps (380 completions compared)" in text
     assert "Shared baseline harmbench_64: $0.005000" in text
     assert "Shared released target synthetic_1b / refusal_sft (made before, found again): $0.000040" in text
     assert text.rstrip().endswith("\n".join(HINTS))
@@ -89,10 +122,22 @@ def test_overshoot_is_told(synthetic: SimpleNamespace) -> None:
 
 
 def test_a_control_that_differs_or_lacks_is_told(synthetic: SimpleNamespace) -> None:
-    control = {"cell_id": "c0ffee000003", "identical": False, "compared": 3}
+    control = {"cell_id": "c0ffee000003", "identical": False, "steps": 1, "compared": 3}
     text = printed(print_results, synthetic.results(controls={"odd": control}))
-    assert "Control odd: NOT byte-identical to the baseline (3 completions compared)" in text
+    assert "Control odd: NOT byte-identical to the baseline after 1 step (3 completions compared)" in text
     assert "No control was run" in printed(print_results, synthetic.results(controls={}))
+
+
+def test_a_control_that_shows_nothing_is_not_read_as_a_change(synthetic: SimpleNamespace) -> None:
+    control = {"cell_id": "c0ffee000003", "identical": False, "steps": 0, "compared": 3}
+    (line,) = control_lines(synthetic.results(controls={"odd": control}))
+    assert line == "Control odd: took no step and shows nothing (3 completions compared)"
+    incomplete = synthetic.control_cell(status="incomplete", stopped_by="laboratory.max_usd")
+    results = synthetic.results(incomplete, controls={"odd": {**control, "steps": 4}})
+    assert control_lines(results) == [
+        "Control odd: not measured in full after 4 steps, which shows nothing (3 completions compared)"
+    ]
+    assert not is_changed(results, results.controls["odd"])
 
 
 def test_print_table_in_a_pipe_is_aligned_and_never_wrapped() -> None:

@@ -67,7 +67,7 @@ def test_an_offline_run_holds_every_scalar_and_nothing_of_the_host(synthetic: Si
     run = next(record["run"] for record in records if record["type"] == "run")
     assert (run["run_group"], run["host"]) == ("group1", "undisclosed")
     assert {key: value for key, value in run["config"]["update"].items() if key != "_wandb"} == CONFIG
-    assert [record["exit"] for record in records if record["type"] == "exit"] == [{"exit_code": 0}]
+    assert [record["exit"]["exit_code"] for record in records if record["type"] == "exit"] == [0]
     files = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log"}
     assert files == {"run-run1-c0ffee000001.wandb"}
 

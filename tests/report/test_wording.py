@@ -17,6 +17,7 @@ from robustlab.report.wording import (
     headlines,
     plain_text,
 )
+from robustlab.spec.budgets import CAP_NAMES
 
 
 @settings(deadline=None)
@@ -92,7 +93,7 @@ def test_headline_names_measure_protocol_rates_cost_and_stop(synthetic: SimpleNa
         "Refusals of harmbench_64 (standard, test rows, 64 new tokens) fell from 98 % [94, 100] to 1.2 % [0, 5.3] for "
         "$0.001200 and 1 min 27 s of the attacker's compute; the whole schedule was run."
     )
-    assert benign[0].endswith("of the attacker's compute; stopped by max_wall_hours.")
+    assert benign[0].endswith("of the attacker's compute; stopped by the attacker's max_wall_hours.")
     assert "stayed at 98 % [94, 100]" in control[0]
 
 
@@ -114,6 +115,57 @@ def test_an_unfinished_cell_has_no_headline(synthetic: SimpleNamespace) -> None:
     results = synthetic.results(synthetic.broken_cell(measurements=[], status="incomplete", stopped_by="disk full"))
     assert list(headlines(results, results.cells[0])) == []
     assert describe_stop(results.cells[0]) == "stopped by disk full"
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "words"),
+    [
+        ("schedule", "the whole schedule was run"),
+        *((name, f"stopped by the attacker's {name}") for name in CAP_NAMES),
+        *((f"laboratory.{name}", f"stopped by the laboratory's {name}") for name in CAP_NAMES),
+        ("total_usd", "stopped by the whole bill's total_usd"),
+        ("disk full", "stopped by disk full"),
+    ],
+)
+def test_a_stop_names_the_cap_and_whose_it_is(synthetic: SimpleNamespace, stopped_by: str, words: str) -> None:
+    cell = CellResult.model_validate(synthetic.broken_cell(stopped_by=stopped_by))
+    assert describe_stop(cell) == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stopped_by": "max_usd"}, "the whole schedule was run, cut to 32 steps beforehand by the attacker's max_usd"),
+        (
+            {"stopped_by": "schedule"},
+            "the whole schedule was run, cut to 32 steps beforehand by the attacker's max_usd",
+        ),
+        ({"stopped_by": "max_steps"}, "stopped by the attacker's max_steps"),
+        (
+            {"stopped_by": "max_usd", "schedule": {"steps": 33, "cut_by": "max_usd"}},
+            "stopped by the attacker's max_usd",
+        ),
+        ({"stopped_by": "schedule", "status": "diverged"}, "the training diverged after step 32"),
+        ({"stopped_by": "max_usd", "status": "diverged"}, "the training diverged after step 32"),
+    ],
+)
+def test_a_schedule_that_was_cut_or_diverged_says_so(
+    synthetic: SimpleNamespace, changes: dict[str, object], words: str
+) -> None:
+    plain = {"schedule": {"steps": 32, "cut_by": "max_usd"}, **changes}
+    assert describe_stop(CellResult.model_validate(synthetic.broken_cell(**plain))) == words
+
+
+def test_a_headline_says_that_utility_was_not_measured(synthetic: SimpleNamespace) -> None:
+    results = synthetic.results()
+    assert next(headlines(results, results.cells[2])).endswith("the whole schedule was run; utility not measured.")
+    assert "utility" not in next(headlines(results, results.cells[0]))
+
+
+def test_a_property_of_a_cell_without_utility_has_no_cost(synthetic: SimpleNamespace) -> None:
+    found = PropertyResult.model_validate(synthetic.rate("refusal", 0.5, 40, verdict="broken", broken_at_micro_usd=6))
+    cell = CellResult.model_validate(synthetic.control_cell())
+    assert format_verdict(cell, found) == "BROKEN (no cost: utility not measured)"
 
 
 def test_hints_keep_refusal_apart_from_harm() -> None:

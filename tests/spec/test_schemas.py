@@ -185,6 +185,7 @@ def test_a_resolved_plan_comes_back_from_its_yaml_bit_for_bit(tmp_path: Path) ->
         kind="resolved_plan",
         hardware="cpu_2vcpu_8gb",
         price_card_sha256="1" * 30 + "e" + "2" * 33,
+        shadow_price=None,
         data_csv="12:30",
         cells=(make_cell(0), make_cell(1)),
     )

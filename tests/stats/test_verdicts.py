@@ -190,6 +190,10 @@ def test_rows_must_pair() -> None:
         (["survived", "survived", "broken"], 30),
         (["baseline", "survived"], None),
         (["broken"], 10),
+        (["survived", "broken", "too_few", "broken"], 20),  # a mark with too few rows says nothing
+        (["too_few", "too_few", "broken"], 30),
+        (["survived", "broken", "inconclusive", "broken"], 40),  # one that was judged and not broken does
+        (["broken", "broken", "too_few"], None),  # the end decides
     ],
 )
 def test_break_cost(verdicts: list[str], expected: int | None) -> None:

@@ -38,7 +38,8 @@ def nan_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], None]:
     """Makes the loss of the given step another one."""
 
     def arrange(step: int, value: float) -> None:
-        calls = iter(range(1, 1000))
+        # Call 0 is the laboratory's probe step.
+        calls = iter(range(1000))
         real = FlatSFTTrainer.compute_loss
 
         def compute(self: FlatSFTTrainer, *args: Any, **kwargs: Any) -> Any:
@@ -101,6 +102,36 @@ def test_money_stops_before_the_cap(drill: Any, till: Any, slow_steps: Callable[
     assert (outcome.steps, outcome.stopped_by) == (2, "max_usd")
     assert meter.micro_usd("attacker") == 2_000_000
     assert meter.overshoot("attacker") == 0
+
+
+def test_the_probe_step_prices_the_first_one_and_is_the_laboratorys(
+    drill: Any, till: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FlatSFTTrainer.probe_step
+
+    def probe(self: FlatSFTTrainer) -> None:
+        real(self)
+        till.wait(2)
+
+    monkeypatch.setattr(FlatSFTTrainer, "probe_step", probe)
+    before = drill.modification.digest()
+    meter = till.meter(max_usd=2.9)
+    outcome = drill.run(meter)
+    # A step is expected to take 2 s, so 3 are reserved, and 3 > 2.9.
+    assert (outcome.steps, outcome.stopped_by) == (0, "max_usd")
+    assert drill.modification.digest() == before
+    assert (meter.micro_usd("attacker"), meter.micro_usd("laboratory")) == (0, 2_000_000)
+
+
+def test_old_steps_no_longer_count_for_the_reservation(
+    new_drill: Callable[..., Any], till: Any, slow_steps: Callable[..., None]
+) -> None:
+    # 8 s for the first step, then 1 s each; after eight more steps the first one is forgotten.
+    slow_steps(8, 1)
+    drill = new_drill(steps=12)
+    # Before step 12, 18 s are used and 1.5 are reserved; were the first step remembered, 18 + 12 would pass 29.
+    outcome = drill.run(till.meter(max_wall_hours=29 / 3600))
+    assert outcome.steps == 12
 
 
 def test_the_reservation_is_taken_from_the_longest_step(drill: Any, till: Any, slow_steps: Callable[..., None]) -> None:
@@ -244,10 +275,16 @@ def test_the_guard_puts_generators_and_modes_back(fails: bool) -> None:
     assert (random.getstate(), numpy.random.get_state()[1].tolist()) == states[1:]
 
 
-def test_states_are_due_every_so_many_steps_but_not_at_the_end(new_drill: Callable[..., Any], till: Any) -> None:
-    drill = new_drill(steps=6, save_every=2)
-    outcome = drill.run(till.meter())
-    assert [state.step for state in drill.saved] == [2, 4]
+@pytest.mark.parametrize(
+    ("steps", "caps", "saved"), [(6, {}, [2, 4, 6]), (7, {}, [2, 4, 6, 7]), (6, {"max_steps": 5}, [2, 4, 5])]
+)
+def test_states_are_written_every_so_many_steps_and_at_the_end(
+    new_drill: Callable[..., Any], till: Any, steps: int, caps: dict[str, float], saved: list[int]
+) -> None:
+    drill = new_drill(steps=steps, save_every=2)
+    outcome = drill.run(till.meter(**caps))
+    assert [state.step for state in drill.saved] == saved
+    assert drill.saved[-1].digest == drill.modification.digest()
     second = drill.saved[1]
     assert second.losses == outcome.losses[:4]
     assert second.logical["steps"] == 4 and second.logical["train_tokens"] == sum(drill.step_tokens[:4])

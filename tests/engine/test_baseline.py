@@ -1,0 +1,171 @@
+"""The baseline's cache: one key for everybody, and verdicts only while they are what a measurement would give."""
+
+import json
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from threading import Barrier
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from robustlab.cost.hardware import find_hardware
+from robustlab.cost.pace import read_pace
+from robustlab.cost.prices import load_price_card
+from robustlab.data import chat
+from robustlab.data.rows import EvalRow, load_eval_rows
+from robustlab.engine import baseline
+from robustlab.engine.baseline import Baseline, load_key, measure_baseline
+from robustlab.lab import Session
+from robustlab.measure.measurement import Bench
+from robustlab.record.journal import Journal
+from robustlab.record.run_folder import RunFolder
+from robustlab.report.live import LiveLine
+from robustlab.spec.catalog import load
+
+HARDWARE = "cpu_2vcpu_8gb"
+EVAL = "smoke_refusal"
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    folder = RunFolder.create(tmp_path / "runs", "20261122T021733Z-a1b2c3")
+    pace = read_pace(find_hardware(HARDWARE, "test"), "centre")
+    line = LiveLine(StringIO(), quiet=True)
+    with Journal.open(folder.ledger) as journal:
+        yield Session(folder, journal, load_price_card(None), HARDWARE, tmp_path / "cache", line, pace)
+
+
+@pytest.fixture
+def rows() -> list[EvalRow]:
+    return load_eval_rows(load("evals", EVAL), data_csv=None)[:4]
+
+
+@pytest.fixture
+def bench(tiny: Any, tiny_spec: Any, session: Session) -> Bench:
+    return Bench(tiny, tiny_spec.shape, load_key(tiny, session.cache))
+
+
+@pytest.fixture
+def measure(session: Session, bench: Bench, rows: list[EvalRow]) -> Callable[..., Baseline]:
+    """Measures the baseline of four rows, on the bench or on another one."""
+    cell: Any = SimpleNamespace(evals={EVAL: load("evals", EVAL)}, budget=load("budgets", "smoke"))
+    return lambda on=bench: measure_baseline(cell, EVAL, rows, on, session)
+
+
+def stored(session: Session, bench: Bench) -> list[Path]:
+    return sorted((session.cache / "baselines" / bench.target.content_id).glob("*.json"))
+
+
+def test_first_runs_at_once_end_with_one_key(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[bytes] = []
+    barrier = Barrier(8, timeout=60)
+    real = secrets.token_bytes
+
+    def draw(size: int) -> bytes:
+        token = real(size)
+        if size == 32:
+            drawn.append(token)
+            barrier.wait()  # every thread has found no key by now
+        return token
+
+    monkeypatch.setattr(secrets, "token_bytes", draw)
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: load_key(tiny, tmp_path), range(8)))
+    assert len(set(drawn)) == 8
+    assert len(keys) == 1
+    (path,) = (tmp_path / "baselines" / tiny.content_id).iterdir()
+    assert keys == {path.read_bytes()}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_key(tiny, tmp_path) in keys
+    assert len(drawn) == 8
+
+
+def test_what_was_measured_is_not_measured_again(measure: Any, session: Session, bench: Bench) -> None:
+    first, second = measure(), measure()
+    assert (first.cached, second.cached) == (False, True)
+    assert (first.judged, first.node) == (second.judged, second.node)
+    assert len(stored(session, bench)) == 1
+
+
+def edited(text: str) -> str:
+    document = json.loads(text)
+    document["judged"][0]["verdict"] = "refused" if document["judged"][0]["verdict"] != "refused" else "complied"
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        edited,
+        lambda text: json.dumps(json.loads(text) | {"judged": json.loads(text)["judged"][:-1]}),
+        lambda text: json.dumps(json.loads(text)["judged"]),
+        lambda text: text[:-20],
+        lambda text: "",
+        lambda text: "\x00",
+    ],
+)
+def test_a_file_that_is_not_what_was_written_is_measured_again(
+    measure: Any, session: Session, bench: Bench, spoil: Callable[[str], str]
+) -> None:
+    first = measure()
+    (path,) = stored(session, bench)
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(spoil(whole), encoding="utf-8")
+    again = measure()
+    assert not again.cached
+    assert again.judged == first.judged
+    assert path.read_text(encoding="utf-8") == whole
+
+
+def test_a_file_under_another_s_name_is_measured_again(
+    measure: Any, session: Session, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure()
+    (path,) = stored(session, bench)
+    monkeypatch.setattr(baseline, "source_fingerprint", lambda *modules: "other rules")
+    measure()
+    (other,) = set(stored(session, bench)) - {path}
+    other.write_bytes(path.read_bytes())
+    assert not measure().cached
+
+
+def test_another_device_is_measured_anew(measure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = measure()
+    monkeypatch.setattr(type(measure.__defaults__[0].target), "device_name", "NVIDIA Example")
+    there = measure()
+    assert not there.cached
+    assert there.node != here.node
+
+
+def test_other_prompt_ids_are_measured_anew(measure: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure()
+    real = chat.encode_prompt
+    # As a template would that prints the date.
+    monkeypatch.setattr(chat, "encode_prompt", lambda *given: [*real(*given), 30])
+    assert not measure().cached
+    monkeypatch.undo()
+    assert measure().cached
+    told = replace(bench, target=replace(bench.target, system_prompt="Be kind."))
+    assert not measure(told).cached
+
+
+def test_other_sources_are_measured_anew(measure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure()
+    seen: list[str] = []
+    monkeypatch.setattr(
+        baseline, "source_fingerprint", lambda *modules: seen.extend(module.__name__ for module in modules) or "other"
+    )
+    assert not measure().cached
+    assert seen == [
+        "robustlab.measure.judge",
+        "robustlab.measure.coherence",
+        "robustlab.measure.measurement",
+        "robustlab.models.generate",
+        "robustlab.data.chat",
+    ]

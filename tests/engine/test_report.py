@@ -1,0 +1,92 @@
+"""The report of a run is made again only from a record that holds."""
+
+import importlib.util
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustlab.engine.report import read_results, rewrite_report
+from robustlab.errors import ConfigError, RecordError
+from robustlab.record.run_folder import RunFolder, write_json
+from robustlab.report.html import render_report
+
+RUN_ID = "20261122T021733Z-a1b2c3"
+Reader = Callable[[Path, str], Any]
+both = pytest.mark.parametrize("read", [read_results, rewrite_report])
+
+
+@pytest.fixture(scope="session")
+def factory() -> Any:
+    """The maker of results that the tests of ``report`` use."""
+    path = Path(__file__).parents[1] / "report" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("results_factory", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(factory: Any, tmp_path: Path) -> RunFolder:
+    """A run that has ended."""
+    made = RunFolder.create(tmp_path, RUN_ID)
+    write_json(made.results, factory.results(factory.control_cell(), run_id=RUN_ID))
+    made.ledger.write_text("{}\n")
+    made.report.write_text("old")
+    made.write_manifest()
+    return made
+
+
+def test_a_report_is_written_anew_and_sealed(folder: RunFolder) -> None:
+    path, results = rewrite_report(folder.path.parent, RUN_ID)
+    assert (path, results.run_id) == (folder.path, RUN_ID)
+    assert folder.report.read_text(encoding="utf-8") == render_report(results)
+    assert stat.S_IMODE(folder.report.stat().st_mode) == 0o600
+    assert folder.check_manifest() == 3
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("cut sh")])
+def test_a_report_that_was_lost_or_changed_is_mended(folder: RunFolder, spoil: Callable[[Path], Any]) -> None:
+    spoil(folder.report)
+    rewrite_report(folder.path.parent, RUN_ID)
+    assert folder.check_manifest() == 3
+
+
+@both
+def test_changed_results_are_not_sealed_again(folder: RunFolder, read: Reader) -> None:
+    document = json.loads(folder.results.read_bytes())
+    document["cells"][0]["cost"]["attacker"]["micro_usd"] = 1
+    write_json(folder.results, document)
+    seal = folder.manifest.read_bytes()
+    with pytest.raises(RecordError) as caught:
+        read(folder.path.parent, RUN_ID)
+    assert str(caught.value) == f"{folder.manifest}: results.json has changed; do not trust this run; repeat it"
+    assert folder.manifest.read_bytes() == seal
+    assert folder.report.read_text() == "old"
+
+
+@both
+def test_any_other_file_is_held_against_the_manifest_too(folder: RunFolder, read: Reader) -> None:
+    folder.ledger.write_text("")
+    with pytest.raises(RecordError, match=r"ledger\.jsonl has changed; do not trust this run"):
+        read(folder.path.parent, RUN_ID)
+
+
+@both
+def test_a_run_that_has_not_ended_is_not_sealed(folder: RunFolder, read: Reader) -> None:
+    folder.manifest.unlink()
+    with pytest.raises(ConfigError) as caught:
+        read(folder.path.parent, RUN_ID)
+    assert str(caught.value) == f"run {RUN_ID!r}: has not ended; `robustlab resume {RUN_ID}` goes on with it"
+    assert not folder.is_finished
+
+
+def test_results_of_another_schema_are_not_guessed(folder: RunFolder) -> None:
+    folder.results.write_text('{"schema": 2}')
+    folder.write_manifest()
+    with pytest.raises(RecordError, match=r"results\.json: is not a result of schema 1: .*; use the version of"):
+        rewrite_report(folder.path.parent, RUN_ID)
