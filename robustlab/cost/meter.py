@@ -328,8 +328,8 @@ class Meter:
         return next(chain(own, find_passed(limits, usage, prefix="")), None)
 
     def _bill(self, kind: EntryKind, label: _Label, quantities: Quantities) -> None:
-        # A signal may land before or after the record is on the disk, and nobody can tell. A record bills the difference
-        # of a running total, so none may follow one that is in doubt: the process ends, and a resume asks the ledger.
+        # A signal may land before or after the record is on the disk, and nobody can tell which. A record bills the
+        # difference of a running total, so none may follow one in doubt: the process ends and a resume asks the ledger.
         self._interrupted = True
         if kind in TIMED:
             self._explained_ns += quantities.wall_ns
