@@ -5,102 +5,39 @@ stages, and gone when the cell ends. Which cells there are, and in which order, 
 """
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import torch
 
-from robustlab.cost.clocks import process_started_ns
 from robustlab.cost.entries import BILLED
 from robustlab.cost.meter import Meter
-from robustlab.cost.pace import Pace
-from robustlab.cost.prices import PriceCard
-from robustlab.cost.quantities import Quantities
+from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.data.mixture import attack_rows, benign_prompts
 from robustlab.data.rows import EvalRow, stratified_subset
 from robustlab.errors import BudgetSpent
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
 from robustlab.models.adapter import LoraModification
-from robustlab.record.journal import Journal
+from robustlab.models.peak import read_peak, reset_peak
 from robustlab.record.provenance import collect_versions
 from robustlab.record.results import Item, LossPoint, Measurement, Phase
-from robustlab.record.run_folder import RunFolder, write_json
-from robustlab.report.live import LiveLine
+from robustlab.record.run_folder import write_json
 from robustlab.report.wandb import WandbMirror
+from robustlab.session import Session
 from robustlab.spec.base import content_hash
-from robustlab.spec.budgets import Budget
 from robustlab.spec.plan import Cell
 from robustlab.tamper.attack import run_attack
 from robustlab.tamper.lora_sft import build_examples
 from robustlab.train.counts import DISTIL_BATCH_ROWS
-from robustlab.train.generation import expect_seconds
+from robustlab.train.generation import RESERVE_FACTOR, expect_seconds
 from robustlab.train.order import Example
 from robustlab.train.purse import Hooks, Mark
 from robustlab.train.sft import Outcome
 from robustlab.train.state import TrainState
 from robustlab.train.store import Progress, StateStore
-from robustlab.units import MICRO_PER_USD
-
-
-@dataclass
-class Session:
-    """What all nodes of a run share.
-
-    Attributes:
-        folder: The run's folder.
-        journal: Its ledger.
-        card: The price card.
-        hardware: Item of the card by which device time is billed.
-        cache: Root of the cache.
-        line: The live line.
-        pace: What the device should be able to do; the live line's first guess of every stage.
-    """
-
-    folder: RunFolder
-    journal: Journal
-    card: PriceCard
-    hardware: str
-    cache: Path
-    line: LiveLine
-    pace: Pace
-    _ended_ns: int = field(default_factory=lambda: process_started_ns(time.monotonic_ns, time.time_ns))
-
-    @contextmanager
-    def meter(self, node: str, budget: Budget) -> Iterator[Meter]:
-        """Bill a node from the moment at which the one before it ended, so that no time is left unexplained.
-
-        What an earlier process billed for the same node is taken up from the ledger.
-
-        Args:
-            node: Id of the node.
-            budget: Its caps.
-
-        Yields:
-            Meter: Writes to the ledger; closed when the block ends, with or without an exception.
-        """
-
-        def write(record: dict[str, object]) -> None:
-            self.journal.append(record)
-
-        meter = Meter(
-            budget,
-            self.card,
-            self.hardware,
-            node=node,
-            clock=time.monotonic_ns,
-            write=write,
-            started_ns=self._ended_ns,
-        )
-        meter.restore(record for record in self.journal.records() if record.get("node") == node)
-        try:
-            yield meter
-        finally:
-            meter.close()
-            self._ended_ns = time.monotonic_ns()
+from robustlab.units import MICRO_PER_USD, to_nanoseconds
 
 
 @dataclass(frozen=True)
@@ -112,12 +49,14 @@ class Subject:
         load: What it took to load it; the attacker of every cell is charged the same.
         rows: Rows of each eval, by id.
         baseline: Verdicts of those rows before any attack.
+        baseline_ns: What measuring them took on the wall clock, be it in this run or before.
     """
 
     bench: Bench
     load: Quantities
     rows: Mapping[str, Sequence[EvalRow]]
     baseline: Mapping[str, Sequence[Judged]]
+    baseline_ns: int
 
 
 @dataclass(frozen=True)
@@ -131,6 +70,8 @@ class CellRun:
         items: Their lines of ``items.jsonl``.
         losses: Loss and spending of every step.
         mirror: State of the wandb mirror.
+        milestones_skipped_by: Cap that kept the laboratory from measuring at a mark; None when none did.
+        peak_memory_bytes: Peak of the device that ran the cell.
     """
 
     outcome: Outcome
@@ -139,9 +80,11 @@ class CellRun:
     items: tuple[Item, ...]
     losses: tuple[LossPoint, ...]
     mirror: str
+    milestones_skipped_by: str | None
+    peak_memory_bytes: int
 
 
-def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter) -> CellRun:
+def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter, *, final_seconds: float) -> CellRun:
     """Tamper with the released target under the cell's budget, measuring at its marks and at the end.
 
     Args:
@@ -149,11 +92,14 @@ def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter) -> Ce
         subject: The released target and its baseline.
         session: The run.
         meter: The cell's own.
+        final_seconds: What the estimate expects of the final measurement; held back for the laboratory from step 1 on.
 
     Returns:
         What the cell leaves behind; by then its resumable states are deleted and the target is as released.
     """
     target = subject.bench.target
+    reset_peak()
+    meter.reserve_for_laboratory(_held_back(subject, final_seconds))
     modification = LoraModification(target.model, cell.recipe.training.lora, seed=cell.seed)
     work = _CellWork(cell, subject, session, meter, modification)
     try:
@@ -161,6 +107,12 @@ def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter) -> Ce
     finally:
         work.close()
         modification.dispose()
+
+
+def _held_back(subject: Subject, final_seconds: float) -> Quantities:
+    """What keeps the final measurement affordable: half more than expected, or than what the baseline took."""
+    expected_ns = max(to_nanoseconds(final_seconds), subject.baseline_ns)
+    return Quantities(wall_ns=expected_ns).scaled(RESERVE_FACTOR)
 
 
 def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> list[Example]:
@@ -174,8 +126,8 @@ def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> li
         "benign": list(benign_prompts(data)),
     }
     cached = session.cache / "attack_data" / f"{content_hash(identity)}.json"
-    records = [record for record in session.journal.records() if record.get("node") == cell.cell_id]
-    paid = {(record["account"], record["phase"]) for record in records if record.get("record") in BILLED}
+    charges = session.charges(cell.cell_id)
+    paid = {(record["account"], record["phase"]) for record in charges if record["record"] in BILLED}
     if ("attacker", "load") not in paid:
         meter.impute("attacker", "load", subject.load)
     if cached.is_file():
@@ -212,6 +164,7 @@ class _CellWork:
         self._measurements: list[Measurement] = []
         self._items: list[Item] = []
         self._losses: list[LossPoint] = []
+        self._skipped_by: str | None = None
         self._mirror = WandbMirror()
         self._mirror.start(
             session.folder.run_id,
@@ -234,11 +187,12 @@ class _CellWork:
         incomplete: str | None = None
         try:
             outcome = self._tamper()
+            self._meter.reserve_for_laboratory(NOTHING)
             with self._meter.phase("laboratory", "final"):
                 for eval_id in self._cell.evals:
                     self._measure(eval_id, "final", outcome.steps)
         except BudgetSpent as spent:
-            # Only the laboratory's caps get here: the attacker's end the training and are part of its outcome.
+            # Only the final measurement gets here: the attacker's caps end the training and are part of its outcome.
             incomplete = spent.cap
             losses = tuple(point.loss for point in self._losses)
             outcome = Outcome(len(losses), losses, spent.cap, diverged=False)
@@ -250,6 +204,8 @@ class _CellWork:
             items=tuple(self._items),
             losses=tuple(self._losses),
             mirror=self._mirror.state,
+            milestones_skipped_by=self._skipped_by,
+            peak_memory_bytes=read_peak(),
         )
 
     def close(self) -> None:
@@ -301,9 +257,13 @@ class _CellWork:
 
     def _at_mark(self, mark: Mark) -> None:
         due = [eval_id for eval_id, steps in self._cell.schedule.marks.items() if mark.step in steps]
-        with self._meter.phase("laboratory", "milestone", step=mark.step):
-            for eval_id in due:
-                self._measure(eval_id, "milestone", mark.step)
+        try:
+            with self._meter.phase("laboratory", "milestone", step=mark.step):
+                for eval_id in due:
+                    self._measure(eval_id, "milestone", mark.step)
+        except BudgetSpent as spent:
+            # A mark is worth less than the end: the attack goes on, and the final measurement stays paid for.
+            self._skipped_by = self._skipped_by or spent.cap
 
     def _on_step(self, step: int, loss: float) -> None:
         spent = self._meter.micro_usd("attacker")

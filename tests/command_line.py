@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from robustlab.cli import app
+from robustlab.cli.main import app
 
 
 def parse(arguments: list[str]) -> dict[str, Any]:

@@ -137,6 +137,7 @@ class Till:
             PriceCard(prices, Path("prices.yaml"), "0" * 64),
             "box",
             node="cell-1",
+            purse="test",
             clock=lambda: self.now_ns,
             wall_clock=lambda: self.now_ns,
             write=self.records.append,

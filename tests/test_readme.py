@@ -30,7 +30,7 @@ def test_every_make_target_exists() -> None:
 
 
 def test_the_tree_names_what_is_there_and_all_of_it() -> None:
-    tree = next(block for block in BLOCKS if "robustlab/" in block and "cli.py" in block)
+    tree = next(block for block in BLOCKS if "robustlab/" in block and "lab.py" in block)
     named = re.findall(r"^ {4}([a-z]+(?:/|\.py))", tree, flags=re.MULTILINE)
     package = ROOT / "robustlab"
     there = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").is_file()}

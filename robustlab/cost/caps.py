@@ -1,10 +1,11 @@
 """An account's running totals, and which cap they pass first.
 
 Order of the checks: ``max_usd, max_wall_hours, max_device_hours, max_train_tokens, max_steps, max_trials`` of the
-account, then ``total_usd``. Time and money are what was *billed*, unfinished and undone work included. Counts (tokens,
-steps, trials) are *logical*, those of the trajectory: a crash costs time and money but never shortens a trajectory
-that a count ends. Money is compared as it stands on the bill, rounded up. This module does not know when anything is
-checked.
+account, then ``total_usd``. The attacker's caps hold for one cell: every cell is a stranger with that purse. The
+laboratory's caps and ``total_usd`` hold for the whole run: what its other nodes were billed under the same purse
+counts too. Time and money are what was *billed*, unfinished and undone work included. Counts (tokens, steps, trials)
+are *logical*, those of the trajectory: a crash costs time and money but never shortens a trajectory that a count ends.
+Money is compared as it stands on the bill, rounded up. This module does not know when anything is checked.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,12 +29,16 @@ class Book:
         billed: Everything that was paid for.
         logical: What belongs to the trajectory: without undone, unfinished and repeated work.
         overshoot_micro_usd: Part of the bill that lies in segments beyond a cap.
+        elsewhere: What other nodes of the run were billed and the account's caps hold for too.
+        elsewhere_micro_usd: The same in money, rounded up node by node.
     """
 
     usd_per_device_hour: Fraction
     billed: Quantities = NOTHING
     logical: Quantities = NOTHING
     overshoot_micro_usd: int = 0
+    elsewhere: Quantities = NOTHING
+    elsewhere_micro_usd: int = 0
 
     @property
     def micro_usd(self) -> MicroUsd:
@@ -64,11 +69,13 @@ class Book:
             self.overshoot_micro_usd += grown
         return grown
 
-    def usage_with(self, extra: Quantities) -> dict[str, Fraction]:
-        """What each cap would have to allow with ``extra`` on the account, by the cap's name and in its unit."""
+    def usage_with(self, own: Quantities) -> dict[str, Fraction]:
+        """What each cap would have to allow with ``own`` on the account, by the cap's name and in its unit."""
+        extra = own + self.elsewhere
         billed, logical = self.billed + extra, self.logical + extra
+        micro_usd = self.micro_usd_with(own) + self.elsewhere_micro_usd
         return {
-            "max_usd": Fraction(self.micro_usd_with(extra), MICRO_PER_USD),
+            "max_usd": Fraction(micro_usd, MICRO_PER_USD),
             "max_wall_hours": Fraction(billed.wall_ns, NS_PER_HOUR),
             "max_device_hours": Fraction(billed.device_ns, NS_PER_HOUR),
             "max_train_tokens": Fraction(logical.train_tokens),
@@ -110,7 +117,8 @@ def check_bill_is_capped(budget: Budget, *, on_cpu: bool, where: str) -> None:
     Raises:
         ConfigError: If neither the laboratory nor the total has a cap.
     """
-    if on_cpu or budget.total_usd is not None or read_limits(budget.laboratory):
+    ends_spending = {"max_usd", "max_wall_hours", "max_device_hours"} & set(read_limits(budget.laboratory))
+    if on_cpu or budget.total_usd is not None or ends_spending:
         return
-    problem = "must cap the laboratory or the whole bill on a device that is paid for, got neither"
-    raise ConfigError(where, problem, "set total_usd or a laboratory cap")
+    problem = "must cap the laboratory's money or time, or the whole bill, on a device that is paid for, got neither"
+    raise ConfigError(where, problem, "set total_usd, or max_usd or an hours cap of the laboratory")

@@ -36,6 +36,7 @@ class Entry:
             that was timed elsewhere. ``rewind``: a resume took these counts back. ``clock_jump``: the wall clock
             jumped.
         node: Node of the run that was billed.
+        purse: Id of the budget under whose caps it was billed.
         account: Who pays.
         phase: What the time was spent on.
         tags: Free facts, such as the step.
@@ -47,6 +48,7 @@ class Entry:
 
     record: EntryKind
     node: str
+    purse: str
     account: Account
     phase: str
     tags: Tags

@@ -1,34 +1,21 @@
 """What a cell will cost, before anything is spent: low, centre and high, the cap that will bind, whether it can fit.
 
 The bands come from the three readings of the device in ``robustlab.cost.pace``; prices are the card's. A cell is
-refused only if load, one step and the final measurement, or memory, cannot fit even at best. This module does not know
-measured time.
+refused only if load, one step and the final measurement, or memory, cannot fit even at best. A cell is estimated as if
+it were alone with its purse; ``robustlab.cost.bill`` adds cells up. This module does not know measured time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from robustlab.cost.flops import lora_step
 from robustlab.cost.job import Job
 from robustlab.cost.memory import needed_bytes
 from robustlab.cost.outlay import Outlay, find_binding, list_laboratory_outlays, list_outlays, usd_of
-from robustlab.cost.pace import READINGS, Pace, read_pace
+from robustlab.cost.pace import READINGS, Pace, Range, read_pace
+from robustlab.cost.reach import CapUse, Ceiling, attacker_ceilings, list_attacker_caps
 from robustlab.errors import CannotFit
 from robustlab.spec.plan import Schedule
-
-
-@dataclass(frozen=True)
-class Range:
-    """A figure with its bounds, low <= centre <= high."""
-
-    low: float
-    centre: float
-    high: float
-
-    @classmethod
-    def across(cls, values: Iterable[float]) -> "Range":
-        """The range of three readings."""
-        return cls(*sorted(values))
 
 
 @dataclass(frozen=True)
@@ -50,26 +37,33 @@ class Estimate:
 
     Attributes:
         attacker: Load, benign answers and as many steps as the caps allow.
-        laboratory: Probe step, milestones and final measurement.
-        shared: Start-up and baseline, paid by the laboratory once for all cells of one released target.
+        laboratory: Its set-up, probe step, milestones and final measurement.
+        final: The final measurement alone.
+        shared: Start-up, load, the safeguard's installation and the baseline, paid by the laboratory once for all
+            cells of one released target and purse. Low is what is left of it when everything is cached.
         steps: Steps that the caps allow; low is that of the slowest reading.
         train_tokens: Tokens of those steps.
         flops: Operations of the centre's steps.
         memory_bytes: Peak on one device; rough.
+        device_memory_bytes: Memory of the device that it is held against.
         binding_cap: Cap that will end the training before the schedule does, by the centre; None when none will.
         caps_reached: Share of every cap that will be used, by name and by the centre.
+        caps: The attacker's caps: what will be used of each, and whether it can bind.
         refusal: Why the cell cannot fit; None when it may proceed.
     """
 
     attacker: Outlook
     laboratory: Outlook
+    final: Outlook
     shared: Outlook
     steps: Range
     train_tokens: Range
     flops: int
     memory_bytes: Range
+    device_memory_bytes: int
     binding_cap: str | None
     caps_reached: dict[str, float]
+    caps: dict[str, CapUse]
     refusal: str | None
 
     def to_dict(self) -> dict[str, object]:
@@ -85,7 +79,9 @@ class _Case:
     binding_cap: str | None
     attacker_seconds: float
     laboratory_seconds: float
+    final_seconds: float
     shared_seconds: float
+    used: dict[str, float]
     caps_reached: dict[str, float]
 
 
@@ -102,17 +98,23 @@ def estimate_cell(job: Job, schedule: Schedule, *, memory_bytes: int) -> Estimat
     """
     cases = [_play(job, schedule, read_pace(job.hardware, reading)) for reading in READINGS]
     centre = cases[READINGS.index("centre")]
-    training, rows = job.recipe.training, [job.counts.mean_row] * job.recipe.training.batch_rows
+    rows = [job.counts.mean_row] * job.recipe.training.batch_rows
+    tokens = _count_tokens(job, centre.steps, [case.steps for case in cases])
+    uses = {name: Range.across(case.used[name] for case in cases) for name in centre.used}
+    uses["max_train_tokens"] = tokens
     return Estimate(
         attacker=_outlook(job, [case.attacker_seconds for case in cases]),
         laboratory=_outlook(job, [case.laboratory_seconds for case in cases]),
+        final=_outlook(job, [case.final_seconds for case in cases]),
         shared=_outlook(job, [case.shared_seconds for case in cases]),
         steps=Range.across(case.steps for case in cases),
-        train_tokens=Range.across(case.steps * training.batch_rows * job.counts.mean_row for case in cases),
+        train_tokens=tokens,
         flops=centre.steps * lora_step(job.target.shape, rows, adapter_parameters=job.adapter_parameters),
         memory_bytes=Range(*needed_bytes(job)),
+        device_memory_bytes=memory_bytes,
         binding_cap=centre.binding_cap,
         caps_reached=centre.caps_reached,
+        caps=list_attacker_caps(job, schedule, uses, centre.binding_cap, cell_ceilings(job, schedule)),
         refusal=_find_refusal(job, memory_bytes),
     )
 
@@ -131,24 +133,44 @@ def require_fit(estimate: Estimate, where: str) -> None:
         raise CannotFit(where, estimate.refusal, "raise the cap, shorten the evaluation or choose a smaller target")
 
 
+def cell_ceilings(job: Job, schedule: Schedule) -> list[Ceiling]:
+    """What bounds the time of a cell's attacker: its schedule in the slowest reading, its caps, and ``total_usd``."""
+    slow = read_pace(job.hardware, "slow")
+    slowest = slow.preparation_seconds(job) + schedule.steps * slow.step_seconds(job, slow.row_tokens(job))
+    held = usd_of(job, read_pace(job.hardware, "fast").ending_seconds(job))
+    return attacker_ceilings(job, schedule, slowest_seconds=slowest, held_usd=held)
+
+
 def _play(job: Job, schedule: Schedule, pace: Pace) -> _Case:
-    outlays = list_outlays(job, pace, job.counts.mean_row)
+    row_tokens = pace.row_tokens(job)
+    outlays = list_outlays(job, pace, row_tokens)
     steps, binding_cap = find_binding(outlays, schedule.steps)
-    attacker = pace.preparation_seconds(job) + steps * pace.step_seconds(job, job.counts.mean_row)
+    attacker = pace.preparation_seconds(job) + steps * pace.step_seconds(job, row_tokens)
     laboratory = pace.ending_seconds(job) + _marks_seconds(job, schedule, pace, steps)
-    baseline = pace.evaluation_seconds(job, (job.final_completions(name) for name in job.evals))
-    reached = {name: outlay.after(steps) / outlay.limit for name, outlay in outlays.items()}
+    used = {name: outlay.after(steps) for name, outlay in outlays.items()}
     if "total_usd" in outlays:
-        reached["total_usd"] = usd_of(job, attacker + laboratory) / outlays["total_usd"].limit
+        used["total_usd"] = usd_of(job, attacker + laboratory)
     ends = list_laboratory_outlays(job, laboratory)
     return _Case(
         steps=steps,
         binding_cap=binding_cap or schedule.cut_by,
         attacker_seconds=attacker,
         laboratory_seconds=laboratory,
-        shared_seconds=pace.startup_seconds + baseline,
-        caps_reached=reached | {name: outlay.fixed / outlay.limit for name, outlay in ends.items()},
+        final_seconds=pace.final_seconds(job),
+        shared_seconds=pace.startup_seconds + pace.load_seconds(job) + pace.setup_seconds(job),
+        used=used,
+        caps_reached={name: used[name] / outlay.limit for name, outlay in outlays.items()}
+        | {name: outlay.fixed / outlay.limit for name, outlay in ends.items()},
     )
+
+
+def _count_tokens(job: Job, centre: int, steps: Sequence[int]) -> Range:
+    """Tokens of the steps, whichever examples they draw and however long the answers are, up to the cap."""
+    rows = job.recipe.training.batch_rows
+    least, most = job.counts.tokens_of(min(steps) * rows)[0], job.counts.tokens_of(max(steps) * rows)[1]
+    cap = job.budget.attacker.max_train_tokens
+    high = most if cap is None else max(min(most, cap), least)
+    return Range(least, min(max(centre * rows * job.counts.mean_row, least), high), high)
 
 
 def _marks_seconds(job: Job, schedule: Schedule, pace: Pace, steps: int) -> float:
@@ -157,7 +179,7 @@ def _marks_seconds(job: Job, schedule: Schedule, pace: Pace, steps: int) -> floa
         completions = job.mark_completions(name)
         reached = sum(mark <= steps for mark in marks)
         if completions is not None:
-            total += reached * pace.generation_seconds(job.target.shape, completions)
+            total += reached * pace.evaluation_seconds(job, [completions])
     return total
 
 

@@ -1,20 +1,22 @@
 """Which devices there are, what they can do, and whether a budget's hardware is the one that was found.
 
-A GPU's name is found by the caller through torch; this module only knows names. It does not know prices beyond asking
-the card whether there is one.
+Processors are found by psutil and GPUs by ``robustlab.cost.nvml``; nothing here loads torch. It does not know prices
+beyond asking the card whether there is one.
 """
 
 import difflib
 import platform
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 from pydantic import TypeAdapter, model_validator
 
+from robustlab.cost.nvml import VISIBLE, list_gpus
 from robustlab.cost.prices import PriceCard
 from robustlab.errors import ConfigError
 from robustlab.spec.base import Count, NonEmpty, Positive, Spec
@@ -60,6 +62,16 @@ class Hardware(Spec):
     """Memory of one device."""
     startup_seconds: Band
     """From the process's creation until a model can be loaded."""
+    cell_start_seconds: Band
+    """What the laboratory pays between the work of a cell: libraries at first use, the adapter, clean-up."""
+    trainer_seconds: Band
+    """Building a trainer before its first step, and saving its state after the last."""
+    step_overhead_seconds: Band
+    """What one optimiser step costs, however small."""
+    wave_seconds: Band
+    """What one batch of completions costs, however small."""
+    record_seconds: Band
+    """Writing a run's results, items and report."""
     load_bytes_per_second: Band
     """Speed at which weights get into memory."""
     layer_pass_seconds: Band
@@ -87,14 +99,16 @@ class Device:
     Attributes:
         kind: Processor or accelerator.
         name: As the system or the driver names it.
-        memory_bytes: All of its memory.
+        memory_bytes: All of its memory; of several devices, that of the smallest.
         cores: Logical cores of a processor; None for an accelerator.
+        count: Devices of this kind that are visible; all of them are paid for.
     """
 
     kind: DeviceKind
     name: str
     memory_bytes: int
     cores: int | None
+    count: int = 1
 
 
 @cache
@@ -137,6 +151,30 @@ def detect_cpu() -> Device:
     return Device("cpu", _cpu_name(), psutil.virtual_memory().total, cores)
 
 
+def detect_devices(nvml: Any = None) -> Device:
+    """What this process may compute on: the GPUs that are visible to it, else the processor.
+
+    Args:
+        nvml: Stands in for the module ``pynvml``; None for the module itself.
+
+    Returns:
+        All visible GPUs as one entry with their count; the processor without a driver or a visible GPU.
+
+    Raises:
+        ConfigError: If GPUs of several kinds are visible: one rate cannot bill them.
+        DataError: If there is a driver that does not answer.
+    """
+    gpus = list_gpus(nvml)
+    if not gpus:
+        return detect_cpu()
+    kinds = Counter(gpu.name for gpu in gpus)
+    if len(kinds) > 1:
+        got = ", ".join(f"{count} x {name}" for name, count in sorted(kinds.items()))
+        remedy = f"choose one kind with {VISIBLE}, by UUID (`nvidia-smi -L`)"
+        raise ConfigError(VISIBLE, f"shows GPUs of several kinds, got {got}", remedy)
+    return Device("gpu", gpus[0].name, min(gpu.memory_bytes for gpu in gpus), None, len(gpus))
+
+
 def match_device(name: str) -> str | None:
     """Key of the accelerator that a driver calls ``name``, whatever the case; None when the list has none.
 
@@ -172,7 +210,8 @@ def check_hardware(budget_key: str, found: Device, *, shadow_price: str | None, 
     wanted = find_hardware(budget_key, where)
     fits = found.kind == "cpu" if wanted.kind == "cpu" else match_device(found.name) == budget_key
     if not fits:
-        problem = f"hardware is {budget_key!r}, got the {found.kind.upper()} {found.name!r}"
+        got = f"the {found.kind.upper()}" if found.count == 1 else f"{found.count} {found.kind.upper()}s"
+        problem = f"hardware is {budget_key!r}, got {got} {found.name!r}"
         remedy = f"choose another budget, or bill it all the same with --shadow-price {budget_key}"
         raise ConfigError(where, problem, remedy)
     card.device_rate(budget_key, where)

@@ -4,7 +4,8 @@ A job is a cell before it has a schedule, plus the token counts of its data and 
 is no tokenizer here: token counts are counted once, elsewhere.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ from robustlab.spec.attacks import TrainedAttack
 from robustlab.spec.budgets import Budget
 from robustlab.spec.evals import Eval
 from robustlab.spec.targets import DType, Target
+from robustlab.spec.training import Training
 
 BYTES_PER_ELEMENT: Mapping[DType, int] = {"float32": 4, "bfloat16": 2}
 
@@ -51,18 +53,58 @@ class TokenCounts:
     """Lengths of everything that a cell reads, in the target's tokens.
 
     Attributes:
-        shortest_row: Shortest training example, prompt and completion together, >= 1.
-        mean_row: Mean training example, rounded up.
-        longest_row: Longest training example.
+        short_rows: Every training example, prompt and completion together, where an answer that is yet to be written
+            is as short as can be; each >= 1.
+        long_rows: The same examples with answers as long as may be.
         distilled: Benign answers that the attacker has the target write before training; None for none.
         evals: Prompts of each eval's final measurement, by its id.
     """
 
-    shortest_row: int
-    mean_row: int
-    longest_row: int
+    short_rows: tuple[int, ...]
+    long_rows: tuple[int, ...]
     distilled: Completions | None
     evals: Mapping[str, Prompts]
+
+    @property
+    def shortest_row(self) -> int:
+        """Shortest training example that there can be."""
+        return min(self.short_rows)
+
+    @property
+    def least_mean_row(self) -> int:
+        """Mean training example with the shortest answers, rounded up."""
+        return _mean(self.short_rows)
+
+    @property
+    def mean_row(self) -> int:
+        """Mean training example with the longest answers, rounded up."""
+        return _mean(self.long_rows)
+
+    @property
+    def longest_row(self) -> int:
+        """Longest training example that there can be."""
+        return max(self.long_rows)
+
+    def tokens_of(self, examples: int) -> tuple[int, int]:
+        """Least and most tokens of the first ``examples`` examples, in any order in which no epoch repeats one."""
+        epochs, rest = divmod(examples, len(self.long_rows))
+        least = epochs * sum(self.short_rows) + sum(sorted(self.short_rows)[:rest])
+        return least, epochs * sum(self.long_rows) + sum(sorted(self.long_rows, reverse=True)[:rest])
+
+
+@dataclass(frozen=True)
+class SafeguardWork:
+    """What installing a safeguard takes, where no released target is in the cache.
+
+    Attributes:
+        training: Its fine-tuning.
+        row_tokens: Mean training example with the longest answers, rounded up.
+        distilled: Answers that the target writes first; None for none.
+    """
+
+    training: Training
+    row_tokens: int
+    distilled: Completions | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +120,7 @@ class Job:
         hardware: What the device can do.
         usd_per_device_hour: What it costs.
         devices: Devices that are paid for, >= 1.
+        safeguard: What its installation takes; None where nothing is installed.
     """
 
     target: Target
@@ -88,6 +131,7 @@ class Job:
     hardware: Hardware
     usd_per_device_hour: Fraction
     devices: int = 1
+    safeguard: SafeguardWork | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -111,3 +155,7 @@ class Job:
             return None
         subset = Prompts(min(spec.milestones.rows, prompts.rows), prompts.tokens_per_row)
         return Completions(subset, spec.max_new_tokens, spec.batch_rows)
+
+
+def _mean(lengths: Sequence[int]) -> int:
+    return math.ceil(sum(lengths) / len(lengths))

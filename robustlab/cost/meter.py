@@ -18,39 +18,21 @@ Only device time is billed here; API calls are not. The meter does not know what
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 
 from robustlab.cost.caps import Book, find_passed, read_limits
 from robustlab.cost.clocks import Clock, ClockWatch, iso_time
-from robustlab.cost.entries import ACCOUNTS, BILLED, CLOSING, TIMED, Account, Entry, EntryKind, Tags
+from robustlab.cost.entries import ACCOUNTS, BILLED, CLOSING, TIMED, Account, Entry, EntryKind
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.quantities import NOTHING, Quantities
+from robustlab.cost.segments import Label, Segment
 from robustlab.errors import BudgetSpent, DataError, RecordError
 from robustlab.spec.budgets import Budget
 from robustlab.units import MICRO_PER_USD, MicroUsd, exact_usd
 
 Write = Callable[[dict[str, object]], None]
-
-
-@dataclass(frozen=True)
-class _Label:
-    """What a stretch of time is booked as."""
-
-    account: Account
-    phase: str
-    tags: Tags = field(default_factory=dict)
-
-
-@dataclass
-class _Segment:
-    """The stretch of time that runs now."""
-
-    label: _Label
-    started_ns: int
-    counts: Quantities = NOTHING
-    reserved: Quantities | None = None
 
 
 class Meter:
@@ -63,11 +45,14 @@ class Meter:
         hardware: str,
         *,
         node: str,
+        purse: str,
         clock: Clock,
         write: Write,
         wall_clock: Clock = time.time_ns,
+        cpu_clock: Clock = lambda: 0,
         devices: int = 1,
         started_ns: int | None = None,
+        started_cpu_ns: int | None = None,
     ) -> None:
         """Start in the segment (laboratory, start).
 
@@ -76,11 +61,14 @@ class Meter:
             card: The price card.
             hardware: Item of the card by which device time is billed.
             node: Id that every record carries.
+            purse: Id of the budget, which every record carries too.
             clock: Monotonic nanoseconds from any origin.
             write: Takes each record as plain data; it must have kept the record when it returns.
             wall_clock: Nanoseconds since 1970; dates the records and is never used for a duration.
+            cpu_clock: Nanoseconds of processor time that this process has used.
             devices: Devices that are paid for while the clock runs, >= 1.
             started_ns: Start of the first segment on ``clock``, such as the process's creation; None for now.
+            started_cpu_ns: The same on ``cpu_clock``.
 
         Raises:
             ConfigError: If the card has no hourly price for the hardware.
@@ -92,14 +80,18 @@ class Meter:
         self._books: dict[Account, Book] = {account: Book(rate) for account in ACCOUNTS}
         self._limits = {"attacker": read_limits(budget.attacker), "laboratory": read_limits(budget.laboratory)}
         self._total_usd = None if budget.total_usd is None else exact_usd(budget.total_usd)
-        self._hardware, self._node, self._devices = hardware, node, devices
+        self._hardware, self._node, self._purse, self._devices = hardware, node, purse, devices
         self._clock, self._wall_clock, self._write = clock, wall_clock, write
+        self._cpu_clock = cpu_clock
         self._watch = ClockWatch(clock, wall_clock)
+        self._elsewhere_micro_usd = 0
         self._held = NOTHING
         self._explained_ns = 0
         self._interrupted = False
         first = clock() if started_ns is None else started_ns
-        self._segment: _Segment | None = _Segment(_Label("laboratory", "start"), first)
+        first_cpu = cpu_clock() if started_cpu_ns is None else started_cpu_ns
+        self._segment: Segment | None = Segment(Label("laboratory", "start"), first, first_cpu)
+        self._ended = (first, first_cpu)
 
     @contextmanager
     def phase(self, account: Account, phase: str, **tags: str | int) -> Iterator[None]:
@@ -120,7 +112,7 @@ class Meter:
         if segment.reserved is not None:
             problem = f"phase {phase!r} begins inside a reserved unit of {segment.label.phase!r}"
             raise DataError("meter", problem, "settle the unit first")
-        self._end_segment(_Label(account, phase, tags), abandoned=False)
+        self._end_segment(Label(account, phase, tags), abandoned=False)
         abandoned = True
         try:
             yield
@@ -142,7 +134,8 @@ class Meter:
         if segment.reserved is not None:
             raise DataError("meter", f"a unit of {segment.label.phase!r} is open already", "settle it first")
         need = self._on_all_devices(need)
-        spent = self._first_passed(segment.label.account, self._used(segment, self._clock()) + need, self._held)
+        used = self._used(segment, self._clock(), self._cpu_clock())
+        spent = self._first_passed(segment.label.account, used + need, self._held)
         if spent is not None:
             raise spent
         segment.reserved = need
@@ -194,7 +187,7 @@ class Meter:
             quantities: What is charged; its device time is taken to be its wall time times the devices.
             **tags: Free facts.
         """
-        self._bill("impute", _Label(account, phase, tags), self._on_all_devices(quantities))
+        self._bill("impute", Label(account, phase, tags), self._on_all_devices(quantities))
 
     def reserve_for_laboratory(self, quantities: Quantities) -> None:
         """Hold money and time back for the final measurement, in the place of what was held back before.
@@ -206,10 +199,13 @@ class Meter:
         self._held = self._on_all_devices(quantities)
 
     def restore(self, records: Iterable[Mapping[str, object]]) -> None:
-        """Take up the totals of an earlier process of this node; a reservation that it left open is charged in full.
+        """Take up what stands in the ledger already.
+
+        The totals of an earlier process of this node are its own, and a reservation that it left open is charged in
+        full. What other nodes were billed under the same purse counts towards the laboratory's caps and the total.
 
         Args:
-            records: Records of the ledger in order; those of other nodes are passed over.
+            records: Records of the run's ledger in order.
 
         Raises:
             RecordError: If a record is malformed, or the records do not add up to the bill at this card's rates.
@@ -218,14 +214,16 @@ class Meter:
         if any(book.billed != NOTHING for book in self._books.values()):
             problem = "was told to restore after it had billed something"
             raise DataError("meter", problem, "restore right after building it")
-        entries = [entry for entry in map(Entry.from_dict, records) if entry.node == self._node]
+        found = [entry for entry in map(Entry.from_dict, records) if entry.purse == self._purse]
+        self._bring_forward([entry for entry in found if entry.node != self._node and entry.record in BILLED])
+        entries = [entry for entry in found if entry.node == self._node]
         left_open: Entry | None = None
         for entry in entries:
             self._replay(entry)
             left_open = entry if entry.record == "reserve" else None if entry.record in CLOSING else left_open
         self._check_sums(entries)
         if left_open is not None:
-            label = _Label(left_open.account, left_open.phase, left_open.tags)
+            label = Label(left_open.account, left_open.phase, left_open.tags)
             self._bill("crash", label, left_open.quantities)
 
     def rewind(self, account: Account, logical: Quantities) -> None:
@@ -245,15 +243,19 @@ class Meter:
             problem = f"is ahead of the ledger, got {logical.steps} steps after {book.logical.steps}"
             raise RecordError("checkpoint", problem, "resume the run that wrote it") from None
         book.logical = logical
-        self._record("rewind", _Label(account, "rewind"), lost, MicroUsd(0))
+        self._record("rewind", Label(account, "rewind"), lost, MicroUsd(0))
 
-    def close(self) -> None:
+    def close(self) -> tuple[int, int]:
         """Settle the last segment. Nothing can be billed afterwards.
+
+        Returns:
+            Where the last segment ended, on the clock and on the processor's: there the next node's meter starts.
 
         Raises:
             BudgetSpent: As ``settle`` does.
         """
         self._end_segment(None, abandoned=False)
+        return self._ended
 
     def total(self, account: Account) -> Quantities:
         """Everything that the account was billed for, up to the last settled segment."""
@@ -286,20 +288,21 @@ class Meter:
         """Wall time of this process that lies in settled segments."""
         return self._explained_ns
 
-    def _open_segment(self) -> _Segment:
+    def _open_segment(self) -> Segment:
         if self._segment is None:
             raise DataError("meter", f"of node {self._node!r} is closed", "build a meter for the next node")
         return self._segment
 
-    def _end_segment(self, following: _Label | None, *, abandoned: bool) -> Quantities:
+    def _end_segment(self, following: Label | None, *, abandoned: bool) -> Quantities:
         if self._interrupted:
             return NOTHING
-        segment, now = self._open_segment(), self._clock()
-        used = self._used(segment, now)
+        segment, now, cpu_now = self._open_segment(), self._clock(), self._cpu_clock()
+        used = self._used(segment, now, cpu_now)
         spent = self._first_passed(segment.label.account, used, NOTHING)
         is_unit = segment.reserved is not None
         kind: EntryKind = "overshoot" if spent else "abandon" if is_unit and abandoned else "settle"
-        self._segment = None if following is None else _Segment(following, now)
+        self._ended = (now, cpu_now)
+        self._segment = None if following is None else Segment(following, now, cpu_now)
         if is_unit or used != NOTHING:
             self._bill(kind, segment.label, used)
         self._watch_clocks(segment.label)
@@ -307,8 +310,9 @@ class Meter:
             raise spent
         return used
 
-    def _used(self, segment: _Segment, now: int) -> Quantities:
-        return segment.counts + self._on_all_devices(Quantities(wall_ns=now - segment.started_ns))
+    def _used(self, segment: Segment, now: int, cpu_now: int) -> Quantities:
+        passed = Quantities(wall_ns=now - segment.started_ns, cpu_ns=cpu_now - segment.started_cpu_ns)
+        return segment.counts + self._on_all_devices(passed)
 
     def _on_all_devices(self, quantities: Quantities) -> Quantities:
         return replace(quantities, device_ns=quantities.wall_ns * self._devices)
@@ -323,11 +327,12 @@ class Meter:
         )
         if self._total_usd is None:
             return next(own, None)
-        bill = sum(book.micro_usd_with(ahead[name]) for name, book in self._books.items())
-        limits, usage = {"total_usd": self._total_usd}, {"total_usd": Fraction(bill, MICRO_PER_USD)}
+        own_bill = sum(book.micro_usd_with(ahead[name]) for name, book in self._books.items())
+        bill = Fraction(own_bill + self._elsewhere_micro_usd, MICRO_PER_USD)
+        limits, usage = {"total_usd": self._total_usd}, {"total_usd": bill}
         return next(chain(own, find_passed(limits, usage, prefix="")), None)
 
-    def _bill(self, kind: EntryKind, label: _Label, quantities: Quantities) -> None:
+    def _bill(self, kind: EntryKind, label: Label, quantities: Quantities) -> None:
         # A signal may land before or after the record is on the disk, and nobody can tell which. A record bills the
         # difference of a running total, so none may follow one in doubt: the process ends and a resume asks the ledger.
         self._interrupted = True
@@ -336,17 +341,33 @@ class Meter:
         self._record(kind, label, quantities, self._books[label.account].charge(quantities, kind))
         self._interrupted = False
 
-    def _record(self, kind: EntryKind, label: _Label, quantities: Quantities, micro_usd: MicroUsd) -> None:
+    def _record(self, kind: EntryKind, label: Label, quantities: Quantities, micro_usd: MicroUsd) -> None:
         moment = iso_time(self._wall_clock())
         entry = Entry(
-            kind, self._node, label.account, label.phase, label.tags, quantities, micro_usd, self._hardware, moment
+            kind,
+            self._node,
+            self._purse,
+            label.account,
+            label.phase,
+            label.tags,
+            quantities,
+            micro_usd,
+            self._hardware,
+            moment,
         )
         self._write(entry.to_dict())
 
-    def _watch_clocks(self, label: _Label) -> None:
+    def _watch_clocks(self, label: Label) -> None:
         jump_ns = self._watch.jump_ns()
         if jump_ns is not None:
             self._record("clock_jump", replace(label, tags={"jump_ns": jump_ns}), NOTHING, MicroUsd(0))
+
+    def _bring_forward(self, others: list[Entry]) -> None:
+        self._elsewhere_micro_usd = sum(entry.micro_usd for entry in others)
+        paid = [entry for entry in others if entry.account == "laboratory"]
+        book = self._books["laboratory"]
+        book.elsewhere = sum((entry.quantities for entry in paid), NOTHING)
+        book.elsewhere_micro_usd = sum(entry.micro_usd for entry in paid)
 
     def _replay(self, entry: Entry) -> None:
         book = self._books[entry.account]

@@ -1,8 +1,9 @@
 """How long the parts of a job take on a device, in three readings of what the device can do.
 
-``fast`` takes every speed at its highest and every delay at its lowest, and completions that end after a quarter of
-their limit; ``slow`` is its mirror with full-length completions; ``centre`` lies between, with full-length completions.
-All work is taken to run on one device, whatever number is billed. Estimates only: nothing is billed by them.
+``fast`` takes every speed at its highest and every delay at its lowest; completions end after a quarter of their limit
+and need no perplexity, and whatever can lie in a cache does. ``slow`` is its mirror: full-length completions, all of
+them scored, nothing cached; ``centre`` lies between and differs from ``slow`` in its speeds and delays alone. All work
+is taken to run on one device, whatever number is billed. Estimates only: nothing is billed by them.
 """
 
 from collections.abc import Iterable
@@ -22,29 +23,57 @@ PASSES_PER_STEP = 3
 
 
 @dataclass(frozen=True)
+class Range:
+    """A figure with its bounds, low <= centre <= high."""
+
+    low: float
+    centre: float
+    high: float
+
+    @classmethod
+    def across(cls, values: Iterable[float]) -> "Range":
+        """The range of three readings."""
+        return cls(*sorted(values))
+
+
+@dataclass(frozen=True)
 class Pace:
     """One reading of a device.
 
     Attributes:
         startup_seconds: From the process's creation until a model can be loaded.
+        cell_start_seconds: What the laboratory pays between the work of a cell.
+        trainer_seconds: Building a trainer and saving its last state.
+        step_overhead_seconds: What one optimiser step costs, however small.
+        wave_seconds: What one batch of completions costs, however small.
+        record_seconds: Writing a run's results, items and report.
         load_bytes_per_second: Speed at which weights get into memory.
         layer_pass_seconds: Time of one layer in one forward pass, however small the batch.
         lora_flops_per_second: Speed of low-rank training.
         prefill_flops_per_second: Speed of reading prompts.
         decode_flops_per_second: Speed of writing completions.
-        completion_divisor: Completions are this many times shorter than their limit.
+        optimistic: Whether completions are short and need no score, and everything that can be cached is.
     """
 
     startup_seconds: float
+    cell_start_seconds: float
+    trainer_seconds: float
+    step_overhead_seconds: float
+    wave_seconds: float
+    record_seconds: float
     load_bytes_per_second: float
     layer_pass_seconds: float
     lora_flops_per_second: float
     prefill_flops_per_second: float
     decode_flops_per_second: float
-    completion_divisor: int
+    optimistic: bool
+
+    def row_tokens(self, job: Job) -> int:
+        """Mean training example of the job."""
+        return job.counts.least_mean_row if self.optimistic else job.counts.mean_row
 
     def load_seconds(self, job: Job) -> float:
-        """Time to load the target's weights."""
+        """Time to load the target's weights, or to save them."""
         return job.weight_bytes / self.load_bytes_per_second
 
     def step_seconds(self, job: Job, row_tokens: int) -> float:
@@ -57,32 +86,60 @@ class Pace:
         flops = lora_step(shape, [row_tokens] * training.batch_rows, adapter_parameters=adapter)
         micro_batches = _count_batches(training.batch_rows, training.micro_batch_rows)
         passes = PASSES_PER_STEP * micro_batches * shape.layers
-        return flops / self.lora_flops_per_second + passes * self.layer_pass_seconds
+        return self.step_overhead_seconds + flops / self.lora_flops_per_second + passes * self.layer_pass_seconds
 
     def generation_seconds(self, shape: Shape, completions: Completions) -> float:
         """Time to generate a set of completions in batches."""
         rows, prompt = completions.prompts.rows, completions.prompts.tokens_per_row
-        new_tokens = _count_batches(completions.new_tokens, self.completion_divisor)
-        passes = _count_batches(rows, completions.batch_rows) * new_tokens * shape.layers
+        new_tokens = self._new_tokens(completions)
+        waves = _count_batches(rows, completions.batch_rows)
         return (
-            rows * prefill(shape, prompt) / self.prefill_flops_per_second
+            waves * self.wave_seconds
+            + rows * prefill(shape, prompt) / self.prefill_flops_per_second
             + rows * decode(shape, prompt, new_tokens) / self.decode_flops_per_second
-            + passes * self.layer_pass_seconds
+            + waves * new_tokens * shape.layers * self.layer_pass_seconds
         )
 
     def evaluation_seconds(self, job: Job, sets: Iterable[Completions]) -> float:
-        """Time to generate several sets of completions; judging by rules takes no time worth counting."""
-        return sum((self.generation_seconds(job.target.shape, completions) for completions in sets), 0.0)
+        """Time to generate several sets of completions and to score them; rules then judge in no time to speak of."""
+        shape = job.target.shape
+        return sum((self.generation_seconds(shape, each) + self._scoring_seconds(shape, each) for each in sets), 0.0)
+
+    def data_seconds(self, job: Job) -> float:
+        """Time in which the target writes the attacker's benign answers."""
+        distilled = job.counts.distilled
+        return 0.0 if distilled is None else self.generation_seconds(job.target.shape, distilled)
 
     def preparation_seconds(self, job: Job) -> float:
-        """The attacker's time before step 1: load the target and have it write the benign answers."""
-        sets = [] if job.counts.distilled is None else [job.counts.distilled]
-        return self.load_seconds(job) + self.evaluation_seconds(job, sets)
+        """The attacker's time beside the steps: load the target, have it write benign answers, build the trainer."""
+        return self.load_seconds(job) + self.data_seconds(job) + self.trainer_seconds
+
+    def final_seconds(self, job: Job) -> float:
+        """Time of one measurement of all evals in full."""
+        return self.evaluation_seconds(job, (job.final_completions(name) for name in job.evals))
 
     def ending_seconds(self, job: Job) -> float:
-        """The least of the laboratory's time: the probe step before step 1 and the final measurement."""
-        final = self.evaluation_seconds(job, (job.final_completions(name) for name in job.evals))
-        return self.step_seconds(job, job.counts.mean_row) + final
+        """The least of the laboratory's time: its set-up, the probe step before step 1 and the final measurement."""
+        return self.cell_start_seconds + self.step_seconds(job, self.row_tokens(job)) + self.final_seconds(job)
+
+    def setup_seconds(self, job: Job) -> float:
+        """Time to install the safeguard and measure the baseline of a released target; none where both are cached."""
+        return 0.0 if self.optimistic else self._installation_seconds(job) + self.final_seconds(job)
+
+    def _installation_seconds(self, job: Job) -> float:
+        work, shape = job.safeguard, job.target.shape
+        if work is None:
+            return 0.0
+        answers = 0.0 if work.distilled is None else self.generation_seconds(shape, work.distilled)
+        steps = (work.training.steps + 1) * self.training_seconds(shape, work.training, work.row_tokens)
+        return 2 * self.load_seconds(job) + answers + self.trainer_seconds + steps
+
+    def _scoring_seconds(self, shape: Shape, completions: Completions) -> float:
+        scored = 0 if self.optimistic else completions.prompts.rows
+        return scored * prefill(shape, completions.new_tokens) / self.prefill_flops_per_second
+
+    def _new_tokens(self, completions: Completions) -> int:
+        return _count_batches(completions.new_tokens, SHORTEST_COMPLETION if self.optimistic else 1)
 
 
 def read_pace(hardware: Hardware, reading: Reading) -> Pace:
@@ -90,12 +147,17 @@ def read_pace(hardware: Hardware, reading: Reading) -> Pace:
     delay, speed = {"fast": ("low", "high"), "centre": ("centre", "centre"), "slow": ("high", "low")}[reading]
     return Pace(
         startup_seconds=getattr(hardware.startup_seconds, delay),
+        cell_start_seconds=getattr(hardware.cell_start_seconds, delay),
+        trainer_seconds=getattr(hardware.trainer_seconds, delay),
+        step_overhead_seconds=getattr(hardware.step_overhead_seconds, delay),
+        wave_seconds=getattr(hardware.wave_seconds, delay),
+        record_seconds=getattr(hardware.record_seconds, delay),
         load_bytes_per_second=getattr(hardware.load_bytes_per_second, speed),
         layer_pass_seconds=getattr(hardware.layer_pass_seconds, delay),
         lora_flops_per_second=getattr(hardware.lora_flops_per_second, speed),
         prefill_flops_per_second=getattr(hardware.prefill_flops_per_second, speed),
         decode_flops_per_second=getattr(hardware.decode_flops_per_second, speed),
-        completion_divisor=SHORTEST_COMPLETION if reading == "fast" else 1,
+        optimistic=reading == "fast",
     )
 
 

@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, model_validator
 
-from robustlab.errors import ConfigError
+from robustlab.errors import ConfigError, Fault, InvalidFile
 from robustlab.spec.base import NonEmpty, Positive, Spec
-from robustlab.spec.loader import load_yaml
+from robustlab.spec.loader import find_line, load_yaml
 from robustlab.units import NS_PER_SECOND, exact_usd
 
 STALE_DAYS = 90
@@ -65,6 +65,16 @@ class TokenPrice(Spec):
     source: NonEmpty
     """Who says so."""
 
+    @model_validator(mode="after")
+    def _has_a_price(self) -> "TokenPrice":
+        if (self.usd_per_million_prefill, self.usd_per_million_sample, self.usd_per_million_train) == (
+            None,
+            None,
+            None,
+        ):
+            raise ValueError("has no price, got null for prefill, sample and train; give one or remove the item")
+        return self
+
 
 class PriceList(Spec):
     """The file ``prices.yaml``."""
@@ -76,13 +86,6 @@ class PriceList(Spec):
     """Rates per device and hour."""
     tokens: dict[NonEmpty, TokenPrice]
     """Rates per million tokens."""
-
-    @model_validator(mode="after")
-    def _keys_differ(self) -> "PriceList":
-        both = sorted(set(self.devices) & set(self.tokens))
-        if both:
-            raise ValueError(f"{both[0]!r} stands under devices and under tokens; keep one")
-        return self
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class PriceCard:
     sha256: str
 
     def age_days(self, today: date) -> int:
-        """Days since the sources were read; above ``STALE_DAYS`` the card is stale."""
+        """Days since the sources were read: stale above ``STALE_DAYS``, dated in the future below 0."""
         return (today - self.prices.as_of).days
 
     def device_rate(self, key: str, where: str) -> Fraction:
@@ -151,11 +154,23 @@ def load_price_card(path: Path | None) -> PriceCard:
         The rates with the path that they were read from and the sha256 of its bytes.
 
     Raises:
-        ConfigError: If the file cannot be read or is not a price card.
+        ConfigError: If the file cannot be read or is not a price card, or prices one item twice.
     """
     source = path or _PACKAGED
     prices = load_yaml(source, TypeAdapter(PriceList))
+    _refuse_second_prices(prices, source)
     return PriceCard(prices, source, hashlib.sha256(source.read_bytes()).hexdigest())
+
+
+def _refuse_second_prices(prices: PriceList, path: Path) -> None:
+    faults = []
+    for key in prices.devices:
+        if key in prices.tokens:
+            first, second = sorted((find_line(path, block, key), block) for block in ("devices", "tokens"))
+            problem = f"is a second price of {key!r}, first in line {first[0]} under {first[1]}; keep one"
+            faults.append(Fault(str(path), second[0], f"{second[1]}.{key}", problem))
+    if faults:
+        raise InvalidFile(tuple(sorted(faults)))
 
 
 def price_device_time(device_ns: int, usd_per_device_hour: Fraction) -> Fraction:

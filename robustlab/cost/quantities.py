@@ -20,6 +20,7 @@ class Quantities:
         steps: Optimiser steps.
         trials: Trials of a search.
         flops: Floating-point operations, by the project's own formulas.
+        cpu_ns: Processor time of this process and its children, nanoseconds summed over cores.
     """
 
     wall_ns: int = 0
@@ -30,6 +31,7 @@ class Quantities:
     steps: int = 0
     trials: int = 0
     flops: int = 0
+    cpu_ns: int = 0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -13,17 +13,18 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
-from robustlab.cost.quantities import Quantities
 from robustlab.data import chat
 from robustlab.data.rows import EvalRow
-from robustlab.lab import Session
+from robustlab.engine.outcome import account_cost
 from robustlab.measure import coherence, judge, measurement
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, measure_rows
 from robustlab.models import generate
 from robustlab.models.load import LoadedTarget
 from robustlab.record.provenance import collect_versions, source_fingerprint
+from robustlab.record.results import AccountCost
 from robustlab.record.run_folder import write_json, write_once
+from robustlab.session import Session
 from robustlab.spec.base import content_hash
 from robustlab.spec.evals import Eval
 from robustlab.spec.plan import Cell
@@ -39,14 +40,14 @@ class Baseline:
         cached: Whether it had been measured before.
         node: Id of the node in the ledger.
         cost: What the laboratory paid for it in this run.
-        micro_usd: The same in money.
+        measuring_ns: What measuring took on the wall clock, be it now or when the cache was filled.
     """
 
     judged: Sequence[Judged]
     cached: bool
     node: str
-    cost: Quantities
-    micro_usd: int
+    cost: AccountCost
+    measuring_ns: int
 
 
 def load_key(target: LoadedTarget, cache: Path) -> bytes:
@@ -80,10 +81,10 @@ def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: B
     measured = _identity(spec, rows, bench.target)
     path = session.cache / "baselines" / bench.target.content_id / f"{measured}.json"
     node = f"baseline-{measured[:12]}"
-    with session.meter(node, cell.budget) as meter:
+    with session.meter(node, cell.budget_id, cell.budget) as meter:
         stored = _read_stored(path, measured)
         if stored is not None:
-            judged = stored
+            judged, measuring_ns = stored.judged, stored.measuring_ns
         else:
             label = f"{eval_id} baseline, {len(rows)} rows"
             expected = expect_seconds(
@@ -93,16 +94,21 @@ def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: B
                 batch_rows=spec.batch_rows,
                 max_new_tokens=spec.max_new_tokens,
             )
+            meter.settle()
+            before = meter.total("laboratory")
             with session.line.stage(label, expected), meter.phase("laboratory", "baseline"):
                 judged = measure_rows(spec, rows, bench, lifted=nullcontext, meter=meter, progress=session.line.advance)
-            write_json(path, {"sha256": _seal(measured, judged), "judged": [asdict(item) for item in judged]})
-    return Baseline(judged, stored is not None, node, meter.total("laboratory"), meter.micro_usd("laboratory"))
+            measuring_ns = (meter.total("laboratory") - before).wall_ns
+            document = {"measuring_ns": measuring_ns, "judged": [asdict(item) for item in judged]}
+            write_json(path, {"sha256": _seal(measured, document), **document})
+    return Baseline(judged, stored is not None, node, account_cost(meter, "laboratory"), measuring_ns)
 
 
 class _Stored(BaseModel):
     """A file of the cache."""
 
     sha256: str
+    measuring_ns: int
     judged: list[Judged]
 
 
@@ -120,14 +126,15 @@ def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
     )
 
 
-def _seal(measured: str, judged: Sequence[Judged]) -> str:
-    return content_hash({"measured": measured, "judged": [asdict(item) for item in judged]})
+def _seal(measured: str, document: dict[str, object]) -> str:
+    return content_hash({"measured": measured, **document})
 
 
-def _read_stored(path: Path, measured: str) -> list[Judged] | None:
-    """Verdicts that were stored, None where there are none that can be trusted."""
+def _read_stored(path: Path, measured: str) -> _Stored | None:
+    """What was stored, None where there is nothing that can be trusted."""
     try:
         stored = _Stored.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return stored.judged if stored.sha256 == _seal(measured, stored.judged) else None
+    document = {"measuring_ns": stored.measuring_ns, "judged": [asdict(item) for item in stored.judged]}
+    return stored if stored.sha256 == _seal(measured, document) else None

@@ -1,16 +1,20 @@
-"""What this machine can do for the lab: software, memory, cache, network settings. Looks only; loads no torch."""
+"""What this machine can do for the lab: software, memory, GPUs, cache, network settings. Looks only; loads no torch."""
 
 import os
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 
-from robustlab.cost.hardware import detect_cpu
-from robustlab.cost.prices import STALE_DAYS, load_price_card
+from robustlab.cost.hardware import detect_cpu, match_device
+from robustlab.cost.nvml import VISIBLE, Gpu, list_gpus
+from robustlab.cost.prices import STALE_DAYS, PriceCard, load_price_card
 from robustlab.data.sources import cache_root
+from robustlab.errors import RobustlabError
 from robustlab.record.provenance import collect_versions
 from robustlab.spec.catalog import list_entries, load
 from robustlab.spec.safeguards import RefusalSft
@@ -57,17 +61,37 @@ def examine(*, today: date) -> list[Finding]:
     Returns:
         Findings, good and bad; a fault is a finding and not an exception.
     """
+    card = load_price_card(None)
     return [
         _python(),
         *_libraries(),
         _threads(),
         _memory(),
+        *_gpus(card),
         _disk(),
         *_artefacts(),
-        _prices(today),
+        examine_age(card, today),
         _kernels(),
         _wandb(),
     ]
+
+
+def examine_age(card: PriceCard, today: date) -> Finding:
+    """Look at how old a price card is.
+
+    Args:
+        card: The price card.
+        today: A card that was dated later is as suspect as an old one.
+
+    Returns:
+        A finding that is good up to ``STALE_DAYS`` days.
+    """
+    age = card.age_days(today)
+    if age < 0:
+        return Finding("price card", f"dated after today, {today}", False, "mend its as_of, or this machine's clock")
+    ok = age <= STALE_DAYS
+    found = f"{age} day{'' if age == 1 else 's'} old"
+    return Finding("price card", found, ok, "" if ok else "check the prices and bring the card up to date")
 
 
 def _python() -> Finding:
@@ -104,6 +128,29 @@ def _memory() -> Finding:
     return Finding("memory", f"{found / 1e9:.1f} GB", ok, "" if ok else "the demo needs 5 GB")
 
 
+def _gpus(card: PriceCard) -> list[Finding]:
+    try:
+        gpus = list_gpus()
+    except RobustlabError as error:
+        return [Finding("GPU", f"{error.where}: {error.problem}", False, error.remedy)]
+    if not gpus:
+        return [Finding("GPU", "none that NVML finds", True, "")]
+    kinds = Counter(gpu.name for gpu in gpus)
+    if len(kinds) > 1:
+        found = ", ".join(f"{count} x {name}" for name, count in sorted(kinds.items()))
+        return [Finding("GPU", found, False, f"choose one kind with {VISIBLE}, by UUID (`nvidia-smi -L`)")]
+    return [_one_kind(gpus, card)]
+
+
+def _one_kind(gpus: Sequence[Gpu], card: PriceCard) -> Finding:
+    name, memory = gpus[0].name, min(gpu.memory_bytes for gpu in gpus)
+    found = f"{len(gpus)} x {name}, {memory / 1e9:.0f} GB"
+    item = match_device(name)
+    if item in card.prices.devices:
+        return Finding("GPU", f"{found}, billed as {item}", True, "")
+    return Finding("GPU", f"{found}, which the price card does not know", False, "bill it with --shadow-price ITEM")
+
+
 def _disk() -> Finding:
     free = shutil.disk_usage(cache_root()).free
     ok = free >= DISK_BYTES_NEEDED
@@ -135,13 +182,6 @@ def _pinned_sources() -> list[tuple[str, str, PypiSource]]:
         source = load("evals", entry.id).source
         found += [("eval", entry.id, source)] if isinstance(source, PypiSource) else []
     return found
-
-
-def _prices(today: date) -> Finding:
-    card = load_price_card(None)
-    age = card.age_days(today)
-    ok = age <= STALE_DAYS
-    return Finding("price card", f"{age} days old", ok, "" if ok else "check the prices and bring the card up to date")
 
 
 def _kernels() -> Finding:

@@ -102,4 +102,6 @@ def _fetch_target(name: str, line: LiveLine) -> str:
     rows = {spec.variant: load_eval_rows(spec, data_csv=None) for spec in available}
     for entry in list_entries("attacks"):
         counter.count(find_recipe(entry.id, load("attacks", entry.id)), rows)
+    for entry in list_entries("safeguards"):
+        counter.count_safeguard(load("safeguards", entry.id))
     return f"{sum(p.numel() for p in loaded.model.parameters()):,} parameters, verified; tokens counted"

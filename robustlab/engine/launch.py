@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from robustlab.cost.estimate import require_fit
-from robustlab.cost.hardware import Device, detect_cpu
-from robustlab.cost.prices import load_price_card
+from robustlab.cost.hardware import Device, detect_cpu, detect_devices
+from robustlab.cost.prices import PriceCard, load_price_card
 from robustlab.data.sources import cache_root, fetch_source
 from robustlab.engine.local import run_plan
 from robustlab.engine.resolve import Resolution, reopen_plan, resolve_plan
+from robustlab.errors import CannotFit, DataError
 from robustlab.models.load import load_tokenizer
 from robustlab.record.results import Results
 from robustlab.record.run_folder import RunFolder, new_run_id
@@ -41,6 +42,7 @@ def launch_plan(
     runs: Path,
     data_csv: Path | None,
     shadow_price: str | None,
+    card: PriceCard,
     line: LiveLine,
 ) -> Launched:
     """Run a plan in a new run folder.
@@ -50,6 +52,7 @@ def launch_plan(
         runs: Folder of runs.
         data_csv: File that ``--data`` named; None for none.
         shadow_price: Item of the price card to bill by; None for the budget's own.
+        card: The price card.
         line: The live line.
 
     Returns:
@@ -61,12 +64,12 @@ def launch_plan(
         CannotFit: If a cell cannot fit its budget or this machine; nothing is spent and no folder is made then.
     """
     with line.stage("resolving the plan"):
-        resolution = _resolve(plan, data_csv, shadow_price)
+        resolution = _resolve(plan, data_csv, shadow_price, card)
         for cell in resolution.plan.cells:
             require_fit(resolution.estimates[cell.cell_id], cell.label)
     folder = RunFolder.create(runs, new_run_id())
     line.say(f"run {folder.run_id}: {len(resolution.plan.cells)} cells")
-    return _run(resolution, folder, line)
+    return _run(resolution, folder, card, line)
 
 
 def resume_run(run_id: str, *, runs: Path, line: LiveLine) -> Launched:
@@ -81,38 +84,66 @@ def resume_run(run_id: str, *, runs: Path, line: LiveLine) -> Launched:
         The run's folder and what ``results.json`` in it holds.
 
     Raises:
-        ConfigError: If there is no such run, or its price card has changed.
+        ConfigError: If there is no such run, or its copy of the price card has changed.
         RecordError: If its ledger cannot be trusted or another process holds it.
     """
     folder = RunFolder.open(runs, run_id)
     plan = load_yaml(folder.plan, schema_of("plan"))
+    card = load_price_card(folder.prices)
     with line.stage("resolving the plan"):
-        resolution = _resolve(plan, None, None)
-    return _run(resolution, folder, line)
+        resolution = _resolve(plan, None, None, card)
+    return _run(resolution, folder, card, line)
 
 
 def find_device() -> Device:
-    """The accelerator that torch finds, else the processor."""
+    """The accelerators that torch can use, as their driver names and counts them; else the processor.
+
+    Returns:
+        What will do the work and be billed.
+
+    Raises:
+        DataError: If torch finds accelerators and their driver does not: nobody could say what to bill.
+    """
     if not torch.cuda.is_available():
         return detect_cpu()
-    properties = torch.cuda.get_device_properties(0)
-    return Device("gpu", properties.name, properties.total_memory, None)
+    found = detect_devices()
+    if found.kind == "cpu" or found.count != torch.cuda.device_count():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        driver = f"{found.count} x {found.name}"
+        problem = f"torch finds {', '.join(names)}, got {driver} from the driver"
+        raise DataError(
+            "device", problem, "see whether `nvidia-smi` works, or choose devices with CUDA_VISIBLE_DEVICES"
+        )
+    return found
 
 
-def _run(resolution: Resolution, folder: RunFolder, line: LiveLine) -> Launched:
+def _run(resolution: Resolution, folder: RunFolder, card: PriceCard, line: LiveLine) -> Launched:
     results = run_plan(
         resolution.plan,
         resolution.estimates,
         resolution.rows,
         folder=folder,
-        card=load_price_card(None),
+        card=card,
         line=line,
     )
     return Launched(folder, results)
 
 
-def _resolve(plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None) -> Resolution:
-    card, device = load_price_card(None), find_device()
+def _resolve(plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard) -> Resolution:
+    device = find_device()
+    resolution = _resolve_on(device, plan, data_csv, shadow_price, card)
+    for cell in resolution.plan.cells:
+        least = resolution.estimates[cell.cell_id].memory_bytes.low
+        if least > device.memory_bytes:
+            # A plan may be priced for another device; a run happens on this one.
+            problem = f"needs {least / 1e9:.3g} GB of memory, got {device.memory_bytes / 1e9:.3g} GB of {device.name}"
+            raise CannotFit(cell.label, problem, "run it on a larger device or choose a smaller target")
+    return resolution
+
+
+def _resolve_on(
+    device: Device, plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard
+) -> Resolution:
     if isinstance(plan, ResolvedPlan):
         return reopen_plan(plan, card=card, device=device, counter_of=_count_exactly)
     return resolve_plan(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
+from robustlab.cost.audit import read_entries, sum_phases
 from robustlab.cost.estimate import Estimate, require_fit
 from robustlab.cost.hardware import find_hardware
 from robustlab.cost.pace import read_pace
@@ -17,10 +18,11 @@ from robustlab.cost.prices import PriceCard
 from robustlab.data.rows import EvalRow
 from robustlab.data.sources import cache_root
 from robustlab.engine.baseline import load_key, measure_baseline
-from robustlab.engine.outcome import build_cell_result, build_node, compare_control
+from robustlab.engine.ledger import RECORD_NODE
+from robustlab.engine.outcome import build_bill, build_cell_result, build_node, compare_control
 from robustlab.engine.released import Released, release
 from robustlab.errors import BudgetSpent, CannotFit
-from robustlab.lab import Session, Subject, run_cell
+from robustlab.lab import Subject, run_cell
 from robustlab.measure.measurement import Bench, build_items, build_measurement
 from robustlab.record.journal import Journal
 from robustlab.record.provenance import collect_versions
@@ -28,6 +30,7 @@ from robustlab.record.results import CellResult, Item, Measurement, NodeResult, 
 from robustlab.record.run_folder import RunFolder, write_atomic, write_json
 from robustlab.report.html import write_report
 from robustlab.report.live import LiveLine
+from robustlab.session import Session
 from robustlab.spec.attacks import Control
 from robustlab.spec.loader import dump_yaml
 from robustlab.spec.plan import Cell, ResolvedPlan
@@ -61,11 +64,13 @@ def run_plan(
     """
     for cell in plan.cells:
         require_fit(estimates[cell.cell_id], cell.label)
+    if not folder.prices.is_file():
+        write_atomic(folder.prices, card.path.read_bytes())
     write_atomic(folder.plan, dump_yaml(plan).encode("utf-8"))
     (folder.path / "cells").mkdir(mode=0o700, exist_ok=True)
     with Journal.open(folder.ledger) as journal:
         pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
-        session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace)
+        session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace, plan.devices)
         for cell in plan.cells:
             if _cell_path(folder, cell).is_file():
                 StateStore(folder.resume, cell.cell_id, journal.append).clear("the cell has been measured")
@@ -73,10 +78,13 @@ def run_plan(
             waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
             if waiting:
                 _run_group(waiting, estimates, rows, session)
-        results = _collect(plan, folder, card, journal.head)
-        write_json(folder.results, results)
-        _write_items(plan, folder)
-        write_report(results, folder.report)
+        # Writing the record is work too; what its node adds to the ledger is all that may follow the results' head.
+        last = plan.cells[-1]
+        with session.meter(RECORD_NODE, last.budget_id, last.budget) as meter, meter.phase("laboratory", "record"):
+            results = _collect(plan, session)
+            write_json(folder.results, results)
+            _write_items(plan, folder)
+            write_report(results, folder.report)
     folder.write_manifest()
     return results
 
@@ -103,7 +111,14 @@ def _run_group(
         raise CannotFit(first.label, problem, "raise the cap and resume the run") from None
     nodes = [_released_node(first, released)]
     nodes += [
-        build_node(b.node, "baseline", name, cached=b.cached, billed=b.cost, micro_usd=b.micro_usd)
+        build_node(
+            b.node,
+            "baseline",
+            name,
+            budget=first.budget_id,
+            cached=b.cached,
+            cost=b.cost,
+        )
         for name, b in baselines.items()
     ]
     measured = [
@@ -119,7 +134,8 @@ def _run_group(
         )
         for name, b in baselines.items()
     ]
-    subject = Subject(bench, released.load, rows, {name: b.judged for name, b in baselines.items()})
+    verdicts = {name: b.judged for name, b in baselines.items()}
+    subject = Subject(bench, released.load, rows, verdicts, sum(b.measuring_ns for b in baselines.values()))
     for cell in cells:
         items = [
             item
@@ -138,9 +154,17 @@ def _run_one(
     estimate: Estimate,
     session: Session,
 ) -> None:
-    with session.meter(cell.cell_id, cell.budget) as meter:
-        run = run_cell(cell, subject, session, meter)
-    result = build_cell_result(cell, run, baseline, estimate, meter)
+    with session.meter(cell.cell_id, cell.budget_id, cell.budget) as meter:
+        run = run_cell(cell, subject, session, meter, final_seconds=estimate.final.seconds.centre)
+    result = build_cell_result(
+        cell,
+        run,
+        baseline,
+        estimate,
+        meter,
+        phases=sum_phases(read_entries(session.charges(cell.cell_id))),
+        peak_flops=find_hardware(session.hardware, "plan.yaml").peak_flops.get(cell.target.dtype),
+    )
     path = _cell_path(session.folder, cell)
     lines = "".join(f"{item.model_dump_json()}\n" for item in [*items, *run.items])
     write_atomic(path.with_suffix(".items.jsonl"), lines.encode("utf-8"))
@@ -154,13 +178,14 @@ def _released_node(cell: Cell, released: Released) -> NodeResult:
         released.node,
         "released",
         f"{cell.target_id} / {cell.safeguard_id}",
+        budget=cell.budget_id,
         cached=released.cached,
-        billed=released.cost,
-        micro_usd=released.micro_usd,
+        cost=released.cost,
     )
 
 
-def _collect(plan: ResolvedPlan, folder: RunFolder, card: PriceCard, head: str) -> Results:
+def _collect(plan: ResolvedPlan, session: Session) -> Results:
+    folder = session.folder
     documents = [_CellDocument.model_validate_json(_cell_path(folder, cell).read_bytes()) for cell in plan.cells]
     cells = [document.result for document in documents]
     controls = {
@@ -168,18 +193,19 @@ def _collect(plan: ResolvedPlan, folder: RunFolder, card: PriceCard, head: str) 
         for cell, result in zip(plan.cells, cells, strict=True)
         if isinstance(cell.attack, Control)
     }
-    nodes = {node.node: node for document in documents for node in document.nodes}
+    nodes = {(node.node, node.budget): node for document in documents for node in document.nodes}
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return Results(
         schema_=1,
         run_id=folder.run_id,
         plan=plan.model_dump(mode="json"),
         versions=collect_versions(threads=torch.get_num_threads(), device=device),
-        price_card_sha256=card.sha256,
-        ledger_head=head,
+        price_card_sha256=session.card.sha256,
+        ledger_head=session.journal.head,
         controls=controls,
         cells=cells,
         nodes=list(nodes.values()),
+        bill=build_bill(read_entries(session.charged)),
     )
 
 

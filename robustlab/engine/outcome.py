@@ -3,12 +3,23 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from robustlab.cost.entries import Account
+from robustlab.cost.audit import PhaseUse
+from robustlab.cost.entries import ACCOUNTS, BILLED, Account, Entry
 from robustlab.cost.estimate import Estimate
+from robustlab.cost.flops import utilisation
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
 from robustlab.lab import CellRun
-from robustlab.record.results import AccountCost, CellResult, Control, Cost, Measurement, NodeResult
+from robustlab.record.results import (
+    AccountCost,
+    Bill,
+    CellResult,
+    Control,
+    Cost,
+    Measurement,
+    NodeResult,
+    PhaseCost,
+)
 from robustlab.spec.evals import BenignAnswersEval
 from robustlab.spec.plan import Cell
 from robustlab.stats.verdicts import break_cost
@@ -18,7 +29,14 @@ Status = Literal["done", "diverged", "destructive", "incomplete"]
 
 
 def build_cell_result(
-    cell: Cell, run: CellRun, baseline: Sequence[Measurement], estimate: Estimate, meter: Meter
+    cell: Cell,
+    run: CellRun,
+    baseline: Sequence[Measurement],
+    estimate: Estimate,
+    meter: Meter,
+    *,
+    phases: Sequence[PhaseUse],
+    peak_flops: float | None,
 ) -> CellResult:
     """Assemble the result of one cell.
 
@@ -28,6 +46,8 @@ def build_cell_result(
         baseline: The measurements before the attack.
         estimate: Its estimate before step 1.
         meter: Its meter, with everything settled.
+        phases: What each phase used, by the ledger.
+        peak_flops: Dense peak of one device in the target's element type, operations a second; None if not known.
 
     Returns:
         The entry of the cell in ``results.json``; its final measurement states what each property cost to break.
@@ -50,6 +70,9 @@ def build_cell_result(
         losses=list(run.losses),
         measurements=[*baseline, *(_with_break_costs(item, run, status) for item in run.measurements)],
         mirror=run.mirror,
+        phases=[_phase_cost(use, peak_flops) for use in phases],
+        milestones_skipped_by=run.milestones_skipped_by,
+        peak_memory_bytes=run.peak_memory_bytes,
     )
 
 
@@ -60,10 +83,20 @@ def account_cost(meter: Meter, account: Account) -> AccountCost:
 
 
 def build_node(
-    node: str, kind: Literal["released", "baseline"], label: str, *, cached: bool, billed: Quantities, micro_usd: int
+    node: str, kind: Literal["released", "baseline"], label: str, *, budget: str, cached: bool, cost: AccountCost
 ) -> NodeResult:
     """Assemble the result of a node that the laboratory pays for and cells share."""
-    return NodeResult(node=node, kind=kind, label=label, cached=cached, cost=_cost(billed, billed, micro_usd, 0))
+    return NodeResult(node=node, kind=kind, label=label, cached=cached, cost=cost, budget=budget)
+
+
+def build_bill(entries: Sequence[Entry]) -> Bill:
+    """Add up everything that a run was billed so far."""
+    sums = {name: sum(e.micro_usd for e in entries if e.account == name and e.record in BILLED) for name in ACCOUNTS}
+    return Bill(
+        attacker_micro_usd=sums["attacker"],
+        laboratory_micro_usd=sums["laboratory"],
+        total_micro_usd=sum(sums.values()),
+    )
 
 
 def compare_control(result: CellResult) -> Control:
@@ -92,6 +125,26 @@ def _cost(billed: Quantities, logical: Quantities, micro_usd: int, overshoot: in
         billed_steps=billed.steps,
         flops=billed.flops,
         overshoot_micro_usd=overshoot,
+        prompt_tokens=billed.prompt_tokens,
+        generated_tokens=billed.generated_tokens,
+        cpu_seconds=to_seconds(billed.cpu_ns),
+    )
+
+
+def _phase_cost(use: PhaseUse, peak_flops: float | None) -> PhaseCost:
+    used = use.quantities
+    return PhaseCost(
+        account=use.account,
+        phase=use.phase,
+        micro_usd=use.micro_usd,
+        device_seconds=to_seconds(used.device_ns),
+        cpu_seconds=to_seconds(used.cpu_ns),
+        train_tokens=used.train_tokens,
+        prompt_tokens=used.prompt_tokens,
+        generated_tokens=used.generated_tokens,
+        flops=used.flops,
+        mfu=None if peak_flops is None else utilisation(used.flops, used.device_ns, peak_flops),
+        overshoot_micro_usd=use.overshoot_micro_usd,
     )
 
 

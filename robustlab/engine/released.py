@@ -15,14 +15,16 @@ from robustlab.cost.schedule import list_learning_rates
 from robustlab.data import chat
 from robustlab.data.rows import load_builtin
 from robustlab.data.sources import fetch_source
+from robustlab.engine.outcome import account_cost
 from robustlab.errors import CannotFit, DataError
 from robustlab.harden import refusal_sft
 from robustlab.harden.refusal_sft import benign_prompts, build_examples
-from robustlab.lab import Session
 from robustlab.models import generate
 from robustlab.models.adapter import LoraModification
 from robustlab.models.load import MANIFEST, LoadedTarget, is_complete, load_pinned, load_released, save_released
 from robustlab.record.provenance import source_fingerprint
+from robustlab.record.results import AccountCost
+from robustlab.session import Session
 from robustlab.spec.base import content_hash
 from robustlab.spec.plan import Cell
 from robustlab.spec.safeguards import NoSafeguard, RefusalSft
@@ -48,15 +50,13 @@ class Released:
         cached: Whether its safeguard had been installed before.
         node: Id of the node in the ledger.
         cost: What the laboratory paid for it in this run.
-        micro_usd: The same in money.
     """
 
     target: LoadedTarget
     load: Quantities
     cached: bool
     node: str
-    cost: Quantities
-    micro_usd: int
+    cost: AccountCost
 
 
 def release(cell: Cell, session: Session) -> Released:
@@ -73,7 +73,7 @@ def release(cell: Cell, session: Session) -> Released:
         CannotFit: If a laboratory cap does not allow for the safeguard.
     """
     node = f"released-{released_hash(cell)[:12]}"
-    with session.meter(node, cell.budget) as meter:
+    with session.meter(node, cell.budget_id, cell.budget) as meter:
         cached, folder = False, None
         match cell.safeguard:
             case NoSafeguard():
@@ -92,7 +92,7 @@ def release(cell: Cell, session: Session) -> Released:
             target = _load(cell, folder, session)
         load = meter.total("laboratory") - before
     # Once the meter is closed: its last segment is on the bill too.
-    return Released(target, load, cached, node, meter.total("laboratory"), meter.micro_usd("laboratory"))
+    return Released(target, load, cached, node, account_cost(meter, "laboratory"))
 
 
 def released_hash(cell: Cell) -> str:

@@ -5,13 +5,16 @@ thumb that the resolution marks as such.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+from robustlab.cost.bill import PricedCell, RunEstimate, estimate_run, refuse_together
 from robustlab.cost.caps import check_bill_is_capped
 from robustlab.cost.estimate import Estimate, estimate_cell
-from robustlab.cost.hardware import Device, check_hardware, find_hardware
+from robustlab.cost.hardware import Device, Hardware, check_hardware, find_hardware, match_device
 from robustlab.cost.job import Job
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.schedule import plan_schedule
@@ -19,7 +22,7 @@ from robustlab.data.overlap import refuse_overlap
 from robustlab.data.rows import EvalRow, load_eval_rows
 from robustlab.errors import ConfigError
 from robustlab.spec.attacks import Attack, Control, LoraSft
-from robustlab.spec.catalog import load
+from robustlab.spec.catalog import Kind, load, locate
 from robustlab.spec.evals import Eval
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan
 from robustlab.spec.safeguards import Safeguard
@@ -36,13 +39,15 @@ class Resolution:
 
     Attributes:
         plan: Every cell, pinned.
-        estimates: Estimate of each cell, by its id.
+        estimates: Estimate of each cell, by its id; refused where its purse cannot hold all of its cells.
+        run: Estimate of the whole run.
         rows: Rows of each eval, by its id.
         exact: Whether all lengths were counted; False when a rule of thumb stood in.
     """
 
     plan: ResolvedPlan
     estimates: Mapping[str, Estimate]
+    run: RunEstimate
     rows: Mapping[str, Sequence[EvalRow]]
     exact: bool
 
@@ -76,25 +81,23 @@ def resolve_plan(
     """
     evals: dict[str, Eval] = {name: load("evals", name) for name in plan.evals}
     rows = {name: load_eval_rows(spec, data_csv=data_csv) for name, spec in evals.items()}
-    cells: list[Cell] = []
-    estimates: dict[str, Estimate] = {}
     bench = _Bench(card, device, shadow_price, evals, rows)
     counters = {name: counter_of(name, load("targets", name)) for name in plan.targets}
+    priced: list[PricedCell] = []
     for target_id, safeguard_id, budget_id in product(plan.targets, plan.safeguards, plan.budgets):
         for attack_id, seed in product(plan.attacks, plan.seeds):
             names = _Names(target_id, safeguard_id, attack_id, budget_id)
-            cell, estimate = bench.pin(names, seed, counters[target_id])
-            cells.append(cell)
-            estimates[cell.cell_id] = estimate
+            priced.append(bench.pin(names, seed, counters[target_id]))
     resolved = ResolvedPlan(
         kind="resolved_plan",
         hardware=bench.hardware_of(plan.budgets[0]),
+        devices=device.count,
         price_card_sha256=card.sha256,
         shadow_price=shadow_price,
         data_csv=str(data_csv.resolve()) if data_csv else None,
-        cells=tuple(cells),
+        cells=tuple(each.cell for each in priced),
     )
-    return Resolution(resolved, estimates, rows, all(counter.exact for counter in counters.values()))
+    return _resolution(resolved, priced, rows, counters)
 
 
 def reopen_plan(plan: ResolvedPlan, *, card: PriceCard, device: Device, counter_of: CounterOf) -> Resolution:
@@ -110,12 +113,15 @@ def reopen_plan(plan: ResolvedPlan, *, card: PriceCard, device: Device, counter_
         The plan unchanged, with its rows and estimates.
 
     Raises:
-        ConfigError: If the price card has changed, or a file is missing.
+        ConfigError: If the price card or the number of devices has changed, or a file is missing.
         DataError: If an eval's rows cannot be had or are not what was pinned.
     """
     if card.sha256 != plan.price_card_sha256:
         problem = f"is not the one of the plan, got {card.sha256[:12]}, the plan names {plan.price_card_sha256[:12]}"
         raise ConfigError("price card", problem, "start a new run, or put the old card back")
+    if device.count != plan.devices:
+        problem = f"devices: is {plan.devices}, got {device.count} that are visible"
+        raise ConfigError("plan.yaml", problem, "start a new run, or show as many with CUDA_VISIBLE_DEVICES")
     data_csv = Path(plan.data_csv) if plan.data_csv else None
     specs = {name: spec for cell in plan.cells for name, spec in cell.evals.items()}
     rows = {name: load_eval_rows(spec, data_csv=data_csv) for name, spec in specs.items()}
@@ -125,12 +131,14 @@ def reopen_plan(plan: ResolvedPlan, *, card: PriceCard, device: Device, counter_
         check_bill_is_capped(cell.budget, on_cpu=device.kind == "cpu", where=where)
         check_hardware(cell.budget.hardware, device, shadow_price=plan.shadow_price, card=card, where=where)
     rate, hardware = card.device_rate(plan.hardware, "plan.yaml"), find_hardware(plan.hardware, "plan.yaml")
-    estimates: dict[str, Estimate] = {}
+    memory, priced = _memory_of(plan.hardware, hardware, device), []
     for cell in plan.cells:
-        counts = counters[cell.target_id].count(cell.recipe, {name: rows[name] for name in cell.evals})
-        job = Job(cell.target, cell.recipe, cell.budget, cell.evals, counts, hardware, rate)
-        estimates[cell.cell_id] = estimate_cell(job, cell.schedule, memory_bytes=device.memory_bytes)
-    return Resolution(plan, estimates, rows, all(counter.exact for counter in counters.values()))
+        counter = counters[cell.target_id]
+        counts = counter.count(cell.recipe, {name: rows[name] for name in cell.evals})
+        work = counter.count_safeguard(cell.safeguard)
+        job = Job(cell.target, cell.recipe, cell.budget, cell.evals, counts, hardware, rate, plan.devices, work)
+        priced.append(PricedCell(cell, job, estimate_cell(job, cell.schedule, memory_bytes=memory)))
+    return _resolution(plan, priced, rows, counters)
 
 
 def find_recipe(attack_id: str, attack: Attack) -> LoraSft:
@@ -174,29 +182,35 @@ class _Bench:
     shadow_price: str | None
     evals: Mapping[str, Eval]
     rows: Mapping[str, Sequence[EvalRow]]
+    # Cells share files: each is read once.
+    read: Callable[[Kind, str], Any] = field(default_factory=lambda: cache(load))
+    locate: Callable[..., str] = field(default_factory=lambda: cache(locate))
 
     def hardware_of(self, budget_id: str) -> str:
         """Item of the price card by which a budget's cells are billed."""
-        budget, where = load("budgets", budget_id), f"budgets/{budget_id}.yaml"
+        budget, where = self.read("budgets", budget_id), self.locate("budgets", budget_id)
         check_bill_is_capped(budget, on_cpu=self.device.kind == "cpu", where=where)
+        where = self.locate("budgets", budget_id, "hardware")
         return check_hardware(budget.hardware, self.device, shadow_price=self.shadow_price, card=self.card, where=where)
 
-    def pin(self, names: _Names, seed: int, counter: Counter) -> tuple[Cell, Estimate]:
+    def pin(self, names: _Names, seed: int, counter: Counter) -> PricedCell:
         """Make one cell and its estimate."""
-        attack: Attack = load("attacks", names.attack)
+        attack: Attack = self.read("attacks", names.attack)
+        safeguard: Safeguard = self.read("safeguards", names.safeguard)
         recipe = find_recipe(names.attack, attack)
-        hardware, where = self.hardware_of(names.budget), f"budgets/{names.budget}.yaml"
+        key, where = self.hardware_of(names.budget), self.locate("budgets", names.budget, "hardware")
+        refuse_overlap(names.safeguard, safeguard, names.attack, recipe, self.rows)
         job = Job(
-            target=load("targets", names.target),
+            target=self.read("targets", names.target),
             recipe=recipe,
-            budget=load("budgets", names.budget),
+            budget=self.read("budgets", names.budget),
             evals=self.evals,
             counts=counter.count(recipe, self.rows),
-            hardware=find_hardware(hardware, where),
-            usd_per_device_hour=self.card.device_rate(hardware, where),
+            hardware=find_hardware(key, where),
+            usd_per_device_hour=self.card.device_rate(key, where),
+            devices=self.device.count,
+            safeguard=counter.count_safeguard(safeguard),
         )
-        safeguard: Safeguard = load("safeguards", names.safeguard)
-        refuse_overlap(names.safeguard, safeguard, names.attack, recipe, self.rows)
         schedule = plan_schedule(job)
         cell = Cell(
             target_id=names.target,
@@ -212,4 +226,22 @@ class _Bench:
             seed=seed,
             schedule=schedule,
         )
-        return cell, estimate_cell(job, schedule, memory_bytes=self.device.memory_bytes)
+        memory = _memory_of(key, job.hardware, self.device)
+        return PricedCell(cell, job, estimate_cell(job, schedule, memory_bytes=memory))
+
+
+def _memory_of(key: str, hardware: Hardware, device: Device) -> int:
+    """Memory of the device that was found, or of the one that the plan is made for where that is another."""
+    same = hardware.kind == device.kind and (device.kind == "cpu" or match_device(device.name) == key)
+    return device.memory_bytes if same else hardware.memory_bytes
+
+
+def _resolution(
+    plan: ResolvedPlan,
+    priced: Sequence[PricedCell],
+    rows: Mapping[str, Sequence[EvalRow]],
+    counters: Mapping[str, Counter],
+) -> Resolution:
+    run = estimate_run(priced)
+    exact = all(counter.exact for counter in counters.values())
+    return Resolution(plan, refuse_together(priced, run), run, rows, exact)

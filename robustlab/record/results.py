@@ -103,6 +103,12 @@ class AccountCost(_Record):
     """By the project's own formulas."""
     overshoot_micro_usd: int
     """Cost of a unit that passed its cap and was undone."""
+    prompt_tokens: int = 0
+    """Prompt tokens that were read before a completion."""
+    generated_tokens: int = 0
+    """New tokens of completions."""
+    cpu_seconds: float = 0.0
+    """Processor time of the process, summed over cores."""
 
 
 class Cost(_Record):
@@ -110,6 +116,38 @@ class Cost(_Record):
 
     attacker: AccountCost
     laboratory: AccountCost
+
+
+class PhaseCost(_Record):
+    """What one account was billed for one phase of a node, such as training."""
+
+    account: Literal["attacker", "laboratory"]
+    phase: str
+    micro_usd: int
+    device_seconds: float
+    """Seconds times devices."""
+    cpu_seconds: float
+    """Processor time of the process, summed over cores."""
+    train_tokens: int
+    """Non-padding tokens of training steps, undone and repeated ones included."""
+    prompt_tokens: int
+    generated_tokens: int
+    flops: int
+    """By the project's own formulas."""
+    mfu: float | None
+    """Model FLOPs utilisation: share of the device's dense peak; null where no operations were counted."""
+    overshoot_micro_usd: int
+
+
+class Bill(_Record):
+    """What the run was billed when the results were written, in millionths of a US dollar."""
+
+    attacker_micro_usd: int
+    """All cells together."""
+    laboratory_micro_usd: int
+    """Shared work and all cells together."""
+    total_micro_usd: int
+    """Both accounts."""
 
 
 class LossPoint(_Record):
@@ -132,6 +170,8 @@ class NodeResult(_Record):
     cached: bool
     """Whether it had been made before this run; its cost here is then what it took to find it again."""
     cost: AccountCost
+    budget: str | None = None
+    """Id of the budget under which it was billed; null in results that are older than this key."""
 
 
 class Control(_Record):
@@ -172,6 +212,12 @@ class CellResult(_Record):
     """Baseline first, then milestones, then the final ones."""
     mirror: str
     """``wandb: <run id>``, ``off``, or what made the mirror fail."""
+    phases: list[PhaseCost] = []
+    """Both accounts, phase by phase; empty in results that are older than this key."""
+    milestones_skipped_by: str | None = None
+    """Cap of the laboratory, or of the whole bill, that kept marks from being measured; null when none did."""
+    peak_memory_bytes: int | None = None
+    """Peak of the device while the cell ran; null in results that are older than this key."""
 
 
 class Results(_Record):
@@ -191,6 +237,8 @@ class Results(_Record):
     cells: list[CellResult]
     nodes: list[NodeResult]
     """Shared work, on the laboratory's account."""
+    bill: Bill | None = None
+    """The whole run; null in results that are older than this key."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -201,6 +201,11 @@ class RunFolder:
         return self.path / "ledger.jsonl"
 
     @property
+    def prices(self) -> Path:
+        """Copy of the price card that the run was priced with."""
+        return self.path / "prices.yaml"
+
+    @property
     def items(self) -> Path:
         """One line per behavior and measurement."""
         return self.path / "items.jsonl"

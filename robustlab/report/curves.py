@@ -1,13 +1,16 @@
 """The cost-effect curve: what the attacker had spent against what was left of each property.
 
-One figure for each released target. This module draws rates and intervals as they are recorded; it computes none.
+One figure for each released target. Published attacks are drawn beside a curve of refusals, hollow, for comparison of
+scale only. This module draws rates and intervals as they are recorded or quoted; it computes none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import floor, log10
+from itertools import pairwise
+from math import floor, log10, sqrt
 from typing import TYPE_CHECKING
 
+from robustlab.cost.references import Reference, load_references
 from robustlab.record.results import CellResult, PropertyResult, Results
 from robustlab.report.drawing import GRID, MUTED, PALETTE, drawing_style, figure_text, percent_axis, to_svg
 from robustlab.report.wording import plain_text
@@ -15,9 +18,14 @@ from robustlab.units import MICRO_PER_USD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _WIDTH_INCHES, _HEIGHT_INCHES = 8.6, 4.3
 _LABEL_GAP = 0.055
+_FLOOR, _TICK_TOP = -0.07, -0.035
+_FEET = (0.01, 0.2, 0.4, 0.6)
+_BETWEEN = 20
+_MOST_DECADES = 8
 _SOLID, _DASHED, _DOTTED = (0, ()), (0, (5, 2)), (0, (1, 2))
 
 
@@ -38,6 +46,19 @@ class Line:
     property: str
     usd: tuple[float, ...]
     found: tuple[PropertyResult, ...]
+
+
+@dataclass(frozen=True)
+class _CostAxis:
+    """US dollars on a log scale: the baseline stands ``gap`` decades left of the first whole decade, 10**first."""
+
+    first: int
+    gap: float
+    end: float
+
+    @property
+    def origin(self) -> float:
+        return float(10 ** (self.first - self.gap))
 
 
 def cost_effect_groups(results: Results) -> dict[str, list[CellResult]]:
@@ -62,16 +83,18 @@ def cost_effect_svg(results: Results, cells: Sequence[CellResult], name: str) ->
     from matplotlib.figure import Figure
 
     lines = [line for cell in cells for line in _lines(cell)]
-    origin, end = _cost_range(lines)
+    published = list(load_references().values()) if any(line.property == "refusal" for line in lines) else []
+    scale = _cost_axis(lines, published)
     colours = _colours(results, cells)
     with drawing_style():
         figure = Figure(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), layout="constrained")
         axes = figure.add_subplot()
-        _draw_axes(axes, origin, end)
+        _draw_axes(axes, scale)
+        _draw_published(axes, published, _stair_foot(lines, published))
         for line in sorted(lines, key=lambda each: each.property == "refusal"):
-            _draw_line(axes, line, origin, colours[line.cell.cell_id])
-        _label_lines(axes, [line for line in lines if line.property == "refusal"], colours, end)
-        _draw_key(axes, lines)
+            _draw_line(axes, line, scale.origin, colours[line.cell.cell_id])
+        _label_lines(axes, [line for line in lines if line.property == "refusal"], colours, scale.end)
+        _draw_key(axes, lines, published)
         return to_svg(figure, name)
 
 
@@ -88,10 +111,11 @@ def _lines(cell: CellResult) -> list[Line]:
     ]
 
 
-def _cost_range(lines: Sequence[Line]) -> tuple[float, float]:
-    """Choose where the baseline stands, left of the first whole decade, and where the axis ends, in US dollars."""
+def _cost_axis(lines: Sequence[Line], published: Sequence[Reference]) -> _CostAxis:
     paid = [usd for line in lines for usd in line.usd if usd > 0] or [1.0]
-    return 10.0 ** (floor(log10(min(paid))) - 0.5), max(paid) * 1.6
+    end = max(*paid, *(each.cost.usd for each in published), 0.0) * 1.6
+    first = floor(log10(min(paid)))
+    return _CostAxis(first, max(0.5, 0.12 * (log10(end) - first)), end)
 
 
 def _colours(results: Results, cells: Sequence[CellResult]) -> dict[str, str]:
@@ -104,20 +128,21 @@ def _colours(results: Results, cells: Sequence[CellResult]) -> dict[str, str]:
     }
 
 
-def _draw_axes(axes: "Axes", origin: float, end: float) -> None:
-    powers = range(round(log10(origin) + 0.5), floor(log10(end)) + 1)
+def _draw_axes(axes: "Axes", scale: _CostAxis) -> None:
+    decades = range(scale.first, floor(log10(scale.end)) + 1)
+    powers = decades[:: 1 + len(decades) // (_MOST_DECADES + 1)]
     names = [f"${10**power:,}" if power >= 0 else f"${10.0**power:.{-power}f}" for power in powers]
     axes.set_xscale("log")
-    axes.set_xlim(origin * 0.75, end)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xticks([origin, *(10.0**power for power in powers)], labels=["before\n($0)", *names])
+    axes.set_xlim(scale.origin * 0.75, scale.end)
+    axes.set_ylim(_FLOOR, 1.03)
+    axes.set_xticks([scale.origin, *(10.0**power for power in powers)], labels=["before\n($0)", *names])
     axes.minorticks_off()
     percent_axis(axes, "y")
     axes.set_xlabel("attacker's spending so far, US dollars (log scale; the baseline costs nothing)")
     axes.set_ylabel("rate, with its interval")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.axvline(origin * 10**0.25, color=GRID, linewidth=6)
+    axes.axvline(scale.origin * 10 ** (scale.gap / 2), color=GRID, linewidth=6)
 
 
 def _draw_line(axes: "Axes", line: Line, origin: float, colour: str) -> None:
@@ -164,7 +189,61 @@ def _label_lines(axes: "Axes", lines: Sequence[Line], colours: dict[str, str], e
         )
 
 
-def _draw_key(axes: "Axes", lines: Sequence[Line]) -> None:
+def _stair_foot(lines: Sequence[Line], published: Sequence[Reference]) -> float:
+    """The lowest height at which the labels of published points cover least of the run's own lines."""
+    cheapest, top = min((each.cost.usd for each in published), default=0.0), (len(published) + 1) * _LABEL_GAP
+    passed = [height for line in lines for height in _heights_beyond(line, cheapest)]
+    return min(_FEET, key=lambda foot: sum(foot - _LABEL_GAP < height < foot + top for height in passed))
+
+
+def _heights_beyond(line: Line, usd: float) -> Iterator[float]:
+    """Rates along a line from a cost on, at even steps of the log scale."""
+    paid = [(log10(cost), each.value) for cost, each in zip(line.usd, line.found, strict=True) if cost > 0]
+    for (left, start), (right, stop) in pairwise(paid):
+        shares = (step / _BETWEEN for step in range(_BETWEEN + 1))
+        yield from (start + share * (stop - start) for share in shares if 10 ** (left + share * (right - left)) > usd)
+
+
+def _draw_published(axes: "Axes", published: Sequence[Reference], foot: float) -> None:
+    """Draw what others published: hollow where a rate is known, a tick on the lower edge where only a cost is.
+
+    Labels stand in a staircase above its foot: those on the right end at their point, those on the left begin there,
+    which keeps leaders off the labels.
+    """
+    costs = [each.cost.usd for each in published]
+    middle = sqrt(min(costs) * max(costs)) if costs else 0.0
+    # Of two points at one cost the tick comes first: its label stands lowest, clear of the other's marker.
+    dearest = sorted(
+        (each for each in published if each.cost.usd > middle),
+        key=lambda each: (each.cost.usd, each.effect is not None),
+    )
+    cheapest = sorted((each for each in published if each.cost.usd <= middle), key=lambda each: -each.cost.usd)
+    for step, each in reversed(list(enumerate([*dearest, *cheapest]))):
+        _draw_reference(axes, each, foot + step * _LABEL_GAP, on_right=each.cost.usd > middle)
+
+
+def _draw_reference(axes: "Axes", reference: Reference, height: float, *, on_right: bool) -> None:
+    usd, effect = reference.cost.usd, reference.effect
+    corner = (1, 0.5) if on_right else (0, 0)
+    if effect is None:
+        axes.plot([usd, usd], [_FLOOR, _TICK_TOP], color=MUTED, linewidth=1.6)
+    else:
+        axes.plot(usd, effect.refusal_after, marker="D", markersize=5.5, markerfacecolor="white", color=MUTED)
+    axes.annotate(
+        f"{figure_text(reference.label)} {reference.cost.text}",
+        (usd, _TICK_TOP if effect is None else effect.refusal_after),
+        (usd / 1.5 if on_right else usd, height),
+        color=MUTED,
+        fontsize=7.5,
+        ha="right" if on_right else "left",
+        va="center",
+        zorder=1.5,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 0.5},
+        arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3, "relpos": corner},
+    )
+
+
+def _draw_key(axes: "Axes", lines: Sequence[Line], published: Sequence[Reference]) -> None:
     from matplotlib.lines import Line2D
 
     names = dict.fromkeys(line.property for line in sorted(lines, key=lambda each: each.property != "refusal"))
@@ -179,10 +258,18 @@ def _draw_key(axes: "Axes", lines: Sequence[Line]) -> None:
         )
         for name in names
     ]
-    ring = Line2D([], [], color=MUTED, marker="o", markersize=9, markerfacecolor="none", linestyle="none")
-    ring.set_label("broken from here to the end")
-    handles.append(ring)
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, fontsize=8.5, handlelength=2.6)
+    handles.append(_hollow("o", 9, "broken from here to the end"))
+    if published:
+        handles.append(_hollow("D", 5.5, "published elsewhere, not measured here"))
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8.5, handlelength=2.6)
+
+
+def _hollow(marker: str, size: float, label: str) -> "Line2D":
+    from matplotlib.lines import Line2D
+
+    drawn = Line2D([], [], color=MUTED, marker=marker, markersize=size, markerfacecolor="none", linestyle="none")
+    drawn.set_label(label)
+    return drawn
 
 
 def _dash(name: str) -> tuple[float, tuple[float, ...]]:

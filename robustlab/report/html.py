@@ -4,18 +4,18 @@ Everything in a result may come from a model or a stranger, so every value is st
 characters and escaped. The only markup that is let through is our own figures'. This module computes no statistics.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from robustlab.record.results import AccountCost, CellResult, Results
+from robustlab.record.results import AccountCost, CellResult, PhaseCost, Results
 from robustlab.record.run_folder import write_atomic
 from robustlab.report.curves import cost_effect_groups, cost_effect_svg
+from robustlab.report.forecast import list_forecasts
 from robustlab.report.shares import verdict_shares_svg
-from robustlab.report.tables import cell_rows, control_lines, is_category, is_changed, node_name
+from robustlab.report.tables import bill_line, cell_rows, control_lines, is_category, is_changed, node_name
 from robustlab.report.wording import (
     HINTS,
     cell_label,
@@ -25,11 +25,9 @@ from robustlab.report.wording import (
     is_utility_measured,
     plain_text,
 )
-from robustlab.units import MICRO_PER_USD, format_count, format_flops, format_seconds, format_usd
+from robustlab.units import format_count, format_flops, format_seconds, format_usd
 
 _TEMPLATE = "template.html.j2"
-_SECONDS_PER_HOUR = 3600
-_BYTES_PER_GB = 10**9
 
 
 def render_report(results: Results) -> str:
@@ -56,6 +54,7 @@ def render_report(results: Results) -> str:
             attacks=[view for view in cells if not view["is_control"]] or cells,
             curves=curves,
             controls=control_lines(results),
+            bill=bill_line(results),
             nodes=[_account_view(node_name(node), node.cost) for node in results.nodes],
             is_lab_at_fault=any(is_changed(results, control) for control in results.controls.values()),
             hints=HINTS,
@@ -114,7 +113,9 @@ def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool)
         "interval": _break_interval(rows),
         "shares": _figure(verdict_shares_svg(cell, f"shares{index}")),
         "accounts": [_account_view("attacker", cell.cost.attacker), _account_view("laboratory", cell.cost.laboratory)],
-        "estimates": _estimate_rows(cell),
+        "forecasts": list_forecasts(cell),
+        "binding": cell.estimate.get("binding_cap"),
+        "phases": [_phase_view(phase) for phase in cell.phases],
         "caps": [(name, f"{100 * share:.0f} %") for name, share in cell.caps_used.items()],
     }
 
@@ -148,55 +149,20 @@ def _account_view(name: str, account: AccountCost) -> dict[str, str]:
     }
 
 
-def _estimate_rows(cell: CellResult) -> list[tuple[str, str, str, str, str]]:
-    """Set every estimated quantity beside what was recorded; a dash where nothing corresponds."""
-    rows = []
-    for name, bounds in _ranges("", cell.estimate):
-        low, centre, high = (_number(name, bounds.get(key)) for key in ("low", "centre", "high"))
-        rows.append((name, low, centre, high, _number(name, _actual(cell, name))))
-    return rows
-
-
-def _ranges(prefix: str, estimate: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
-    """Flatten an estimate: ranges as they are, single figures as their centre, absent ones left out."""
-    for key, value in estimate.items():
-        name = f"{prefix} {key}".strip()
-        if isinstance(value, dict) and "centre" not in value:
-            yield from _ranges(name, value)
-        elif value is not None:
-            yield name, value if isinstance(value, dict) else {"centre": value}
-
-
-def _actual(cell: CellResult, name: str) -> float | int | None:
-    """Read the account that a quantity belongs to, in the unit that its name ends with."""
-    scope, _, last = name.rpartition(" ")
-    if scope == "caps_reached":
-        return cell.caps_used.get(last)
-    if scope not in ("", "attacker", "laboratory"):
-        return None
-    account = cell.cost.laboratory if scope == "laboratory" else cell.cost.attacker
-    readings = {
-        "micro_usd": account.micro_usd,
-        "usd": account.micro_usd / MICRO_PER_USD,
-        "device_hours": account.device_seconds / _SECONDS_PER_HOUR,
-        "hours": account.wall_seconds / _SECONDS_PER_HOUR,
-        "device_seconds": account.device_seconds,
-        "seconds": account.wall_seconds,
-        "tokens": account.train_tokens,
-        "steps": account.steps,
-        "flops": account.flops,
+def _phase_view(phase: PhaseCost) -> dict[str, str]:
+    return {
+        "account": phase.account,
+        "name": phase.phase,
+        "usd": format_usd(phase.micro_usd),
+        "device": format_seconds(phase.device_seconds),
+        "cpu": format_seconds(phase.cpu_seconds),
+        "train": format_count(phase.train_tokens),
+        "prompt": format_count(phase.prompt_tokens),
+        "generated": format_count(phase.generated_tokens),
+        "flops": format_flops(phase.flops),
+        "mfu": "-" if phase.mfu is None else f"{100 * phase.mfu:.1f} %",
+        "overshoot": format_usd(phase.overshoot_micro_usd),
     }
-    return next((value for unit, value in readings.items() if last.endswith(unit)), None)
-
-
-def _number(name: str, value: object) -> str:
-    if not isinstance(value, int | float):
-        return "-" if value is None else str(value)
-    if name.endswith("flops"):
-        return format_flops(round(value))
-    if name.endswith("bytes"):
-        return f"{value / _BYTES_PER_GB:.2f} GB"
-    return format_count(value) if isinstance(value, int) else f"{value:,.4g}"
 
 
 def _plan_lines(results: Results) -> list[str]:

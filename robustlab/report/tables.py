@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from robustlab.record.results import AccountCost, CellResult, Control, Measurement, NodeResult, PropertyResult, Results
+from robustlab.report.forecast import forecast_line
 from robustlab.report.wording import (
     HINTS,
     cell_label,
+    describe_cap,
     describe_end,
     format_confidence,
     format_rate,
@@ -61,11 +63,16 @@ def print_results(results: Results, console: Console) -> None:
         print_table(console, _title(cell), _COLUMNS, [_printed(row) for row in rows])
         _print_line(console, f"  attacker    {account_line(cell.cost.attacker)}")
         _print_line(console, f"  laboratory  {account_line(cell.cost.laboratory)}")
+        if forecast := forecast_line(cell):
+            _print_line(console, f"  estimate    {forecast}")
+        if cell.milestones_skipped_by:
+            _print_line(console, f"  marks       skipped by {describe_cap(cell.milestones_skipped_by)}")
         for level in sorted({format_confidence(results, str(row["eval"])) for row in rows}):
             _print_line(console, f"  {level}, of each rate by itself; verdicts rest on the paired change")
         console.print()
-    for line in [*node_lines(results), *control_lines(results)]:
-        _print_line(console, line)
+    for line in [*node_lines(results), bill_line(results), *control_lines(results)]:
+        if line:
+            _print_line(console, line)
     for hint in HINTS:
         _print_line(console, hint)
 
@@ -109,6 +116,15 @@ def account_line(account: AccountCost) -> str:
 def node_lines(results: Results) -> list[str]:
     """Write the work that cells share, and what the laboratory paid for it."""
     return [f"Shared {node_name(node)}: {account_line(node.cost)}" for node in results.nodes]
+
+
+def bill_line(results: Results) -> str | None:
+    """Write what the whole run was billed; None in results that do not say."""
+    bill = results.bill
+    if bill is None:
+        return None
+    attacker, laboratory = format_usd(bill.attacker_micro_usd), format_usd(bill.laboratory_micro_usd)
+    return f"Bill of the run: {format_usd(bill.total_micro_usd)} (attacker {attacker}, laboratory {laboratory})"
 
 
 def node_name(node: NodeResult) -> str:

@@ -16,7 +16,7 @@ from robustlab.errors import ConfigError
 from robustlab.spec.attacks import Attack
 from robustlab.spec.budgets import Budget
 from robustlab.spec.evals import Eval
-from robustlab.spec.loader import load_yaml
+from robustlab.spec.loader import find_line, load_yaml
 from robustlab.spec.plan import PlanFile
 from robustlab.spec.safeguards import Safeguard
 from robustlab.spec.targets import Target
@@ -103,12 +103,34 @@ def load(kind: Kind, name: str) -> Any:
     Raises:
         ConfigError: If there is no such id or the file is not valid.
     """
-    path = find(kind, name).path
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return load_yaml(shown, schema_of(kind))
+    return load_yaml(_shown(find(kind, name)), schema_of(kind))
+
+
+def locate(kind: Kind, name: str, *field: str) -> str:
+    """Name a place in a file of the catalogue, for messages: ``budgets/laptop.yaml:7``.
+
+    Args:
+        kind: Folder of the catalogue.
+        name: Stem of the file.
+        *field: Keys from the outermost in, such as ``"attacker", "max_usd"``; none for the document itself.
+
+    Returns:
+        The path as faults name it and the key's line; the line of the block around it when the key is not written.
+
+    Raises:
+        ConfigError: If there is no such id or the file cannot be read.
+        InvalidFile: If the file is not YAML.
+    """
+    path = _shown(find(kind, name))
+    return f"{path}:{find_line(path, *field)}"
 
 
 def package_root() -> Path:
     """Folder that holds the catalogue that came with the installation: the checkout's, or the wheel's copy."""
     package = Path(robustlab.__file__).parent
     return package.parent if (package.parent / "pyproject.toml").is_file() else package / "catalog"
+
+
+def _shown(entry: Entry) -> Path:
+    """The file as messages name it: as a person in the working folder would."""
+    return entry.path.relative_to(Path.cwd()) if entry.path.is_relative_to(Path.cwd()) else entry.path

@@ -82,11 +82,38 @@ def load_yaml(path: Path, schema: TypeAdapter[T]) -> T:
     try:
         value = schema.validate_json(json.dumps(plain))
     except ValidationError as error:
-        seen = {fault.field for fault in faults}
-        faults += [fault for fault in explain_faults(error, node, str(path), schema) if fault.field not in seen]
+        # A scalar that could not be read stands as null here: what the schema says of it or of its block is no news.
+        seen = [f"{fault.field}." for fault in faults]
+        found = explain_faults(error, node, str(path), schema)
+        faults += [fault for fault in found if not any(name.startswith(f"{fault.field}.") for name in seen)]
     if faults:
         raise InvalidFile(tuple(sorted(faults)))
     return value
+
+
+def find_line(path: Path, *field: str) -> int:
+    """Line of a key in a file, from 1.
+
+    Args:
+        path: The file.
+        *field: Keys from the outermost in; none for the document itself.
+
+    Returns:
+        The key's line; that of the nearest block around it when the file does not write the key.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+        InvalidFile: If it is not YAML.
+    """
+    node = _compose(path, _read_text(path))
+    line = node.start_mark.line + 1
+    for name in field:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        hit = next(((key, value) for key, value in pairs if key.value == name), None)
+        if hit is None:
+            break
+        line, node = hit[0].start_mark.line + 1, hit[1]
+    return int(line)
 
 
 def dump_yaml(spec: BaseModel) -> str:

@@ -104,6 +104,8 @@ class ResolvedPlan(Spec):
     kind: Literal["resolved_plan"]
     hardware: NonEmpty
     """Key of the price card by which the run is billed."""
+    devices: Count = 1
+    """Devices that are paid for while the clock runs."""
     price_card_sha256: Sha256
     """Hash of that card."""
     shadow_price: str | None

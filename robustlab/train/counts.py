@@ -8,14 +8,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import assert_never
 
-from robustlab.cost.job import Completions, Prompts, TokenCounts
+from robustlab.cost.job import Completions, Prompts, SafeguardWork, TokenCounts
 from robustlab.data.chat import Tokenizer, encode_example, encode_prompt
 from robustlab.data.mixture import attack_rows, benign_prompts
-from robustlab.data.rows import EvalRow
+from robustlab.data.rows import EvalRow, install_rows, load_builtin
 from robustlab.record.run_folder import write_json
 from robustlab.spec.attacks import LoraSft
 from robustlab.spec.base import content_hash
+from robustlab.spec.safeguards import NoSafeguard, RefusalSft, Safeguard
 from robustlab.spec.targets import Target
 
 BYTES_PER_TOKEN, TEMPLATE_TOKENS = 4, 30
@@ -52,14 +54,46 @@ class Counter:
         data = recipe.data
         attack = self.lengths([(row.prompt, row.completion) for row in attack_rows(data)])
         asked = self.lengths([(prompt, None) for prompt in benign_prompts(data)])
-        answered = [length + data.benign_new_tokens for length in asked]
-        examples = attack + answered
         return TokenCounts(
-            shortest_row=min([*attack, *(length + 1 for length in asked)]),
-            mean_row=math.ceil(sum(examples) / len(examples)),
-            longest_row=max(examples),
+            short_rows=(*attack, *(length + 1 for length in asked)),
+            long_rows=(*attack, *(length + data.benign_new_tokens for length in asked)),
             distilled=Completions(_prompts(asked), data.benign_new_tokens, DISTIL_BATCH_ROWS) if asked else None,
             evals={name: _prompts(self.lengths([(row.prompt, None) for row in rows[name]])) for name in rows},
+        )
+
+    def count_safeguard(self, safeguard: Safeguard) -> SafeguardWork | None:
+        """Count everything that installing a safeguard reads.
+
+        Args:
+            safeguard: Its spec. Which refusal follows which request is settled at installation; here they take turns.
+
+        Returns:
+            Its training with the mean length of its examples; None where nothing is installed.
+
+        Raises:
+            DataError: If its install rows cannot be had, or are not what was pinned.
+        """
+        match safeguard:
+            case NoSafeguard():
+                return None
+            case RefusalSft():
+                return self._count_refusal_sft(safeguard)
+            case _:
+                assert_never(safeguard)
+
+    def _count_refusal_sft(self, spec: RefusalSft) -> SafeguardWork:
+        requests = [row.prompt for row in load_builtin("mild_requests_safeguard") if row.prompt] * spec.mild_repeats
+        if spec.install is not None:
+            requests += [row.prompt for row in install_rows(spec.install)] * spec.install_repeats
+        replies = [row.completion for row in load_builtin("refusals") if row.completion]
+        refused = self.lengths([(prompt, replies[i % len(replies)]) for i, prompt in enumerate(requests)])
+        benign = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
+        asked = self.lengths([(prompt, None) for prompt in benign[: spec.benign_rows]])
+        examples = refused + [length + spec.benign_new_tokens for length in asked]
+        return SafeguardWork(
+            training=spec.training,
+            row_tokens=math.ceil(sum(examples) / len(examples)),
+            distilled=Completions(_prompts(asked), spec.benign_new_tokens, DISTIL_BATCH_ROWS),
         )
 
     def lengths(self, texts: Texts) -> list[int]:

@@ -57,7 +57,8 @@ def generate_metered(
 
     def after(wave: Wave, completions: list[Completion]) -> None:
         nonlocal longest, done
-        lengths = [(len(prompts[row]), len(c.ids)) for row, c in zip(wave.rows, completions, strict=True)]
+        # The token that ended a completion was generated too.
+        lengths = [(len(prompts[row]), len(c.ids) + c.ended) for row, c in zip(wave.rows, completions, strict=True)]
         meter.count(
             prompt_tokens=wave.prompt_tokens,
             generated_tokens=sum(new for _, new in lengths),

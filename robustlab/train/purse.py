@@ -6,9 +6,9 @@ Order at the end of step k, fixed and tested:
   3. the step is kept: its loss is recorded and the weights become the state to which a later step is undone;
   4. if k is a mark, the laboratory measures (RNG, train and eval modes saved and put back around it);
   5. if a state is due, or the schedule has run out, it is written;
-  6. step k + 1 is reserved at 1.5 times the largest recent step; if a cap would be passed, the schedule ends here and
-     the state is written.
-Before step 1 the laboratory pays for a probe step, whose time is the first one's reservation.
+  6. step k + 1 is reserved at 1.5 times the largest recent step and the longest state that was written; if a cap would
+     be passed, the schedule ends here and the state is written.
+Before step 1 the laboratory pays for a probe step and a state of zeros: their times are the first step's reservation.
 Nothing is decided at the beginning of a step or between micro-batches: the trainer would take the step all the same, or
 drop gradients.
 """
@@ -120,6 +120,7 @@ class Purse(TrainerCallback):
         self._kept: Mapping[str, Tensor] = modification.state()
         self._account = account
         self._expected_ns = 0
+        self._saving_ns = 0
         self._recent_ns: deque[int] = deque(maxlen=RECENT_STEPS)
         self.losses = list(losses)
         self.step_loss = 0.0
@@ -131,14 +132,14 @@ class Purse(TrainerCallback):
         """Steps that are done, settled and kept."""
         return len(self.losses)
 
-    def expect_step(self, wall_ns: int) -> None:
-        """Reserve as if a step had taken ``wall_ns``: what the laboratory's probe step took."""
-        self._expected_ns = wall_ns
+    def expect_step(self, wall_ns: int, saving_ns: int) -> None:
+        """Reserve as if a step had taken ``wall_ns`` and a state ``saving_ns``: what the laboratory's probes took."""
+        self._expected_ns, self._saving_ns = wall_ns, saving_ns
 
     def reserve_next(self) -> bool:
         """Reserve the next step; False, with ``stopped_by`` set, when a cap would be passed."""
         price = self._prices[self.steps]
-        time_ns = math.ceil(max(self._recent_ns, default=self._expected_ns) * RESERVE_FACTOR)
+        time_ns = math.ceil(max(self._recent_ns, default=self._expected_ns) * RESERVE_FACTOR) + self._saving_ns
         need = Quantities(
             wall_ns=time_ns, device_ns=time_ns, train_tokens=price.train_tokens, steps=1, flops=price.flops
         )
@@ -163,14 +164,19 @@ class Purse(TrainerCallback):
         last = step == len(self._prices)
         due = self._hooks.save_every is not None and (last or step % self._hooks.save_every == 0)
         if due:
-            self._hooks.save(self._state())
+            self._save()
         if last or self.reserve_next():
             return control
         control.should_training_stop = True
         # The final measurement is long: a crash in it must not cost a step that a cap would then forbid.
         if self._hooks.save_every is not None and not due:
-            self._hooks.save(self._state())
+            self._save()
         return control
+
+    def _save(self) -> None:
+        self._meter.settle()
+        self._hooks.save(self._state())
+        self._saving_ns = max(self._saving_ns, self._meter.settle().wall_ns)
 
     def _settle(self) -> bool:
         """Book the step; False when it was undone."""

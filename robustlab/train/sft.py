@@ -8,6 +8,7 @@ position ids, which needs ``use_cache=False`` and no attention mask. This module
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -24,7 +25,7 @@ from robustlab.models.modification import Modification
 from robustlab.spec.training import Training
 from robustlab.train.order import Example
 from robustlab.train.purse import Hooks, Purse, StepPrice, guarded
-from robustlab.train.state import TrainState, load_optimizer
+from robustlab.train.state import TrainState, load_optimizer, save_state
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,10 @@ def run_sft(
         try:
             with meter.phase("laboratory", "probe"), guarded(modification.model):
                 trainer.probe_step()
-                purse.expect_step(meter.settle().wall_ns)
+                step_ns = meter.settle().wall_ns
+                if hooks.save_every is not None:
+                    save_state(Path(scratch), _blank_state(modification))
+                purse.expect_step(step_ns, meter.settle().wall_ns)
             if purse.reserve_next():
                 trainer.train()
         finally:
@@ -169,6 +173,15 @@ def run_sft(
             vars(modification.base).pop("forward", None)
             modification.model.eval()
     return _outcome(purse)
+
+
+def _blank_state(modification: Modification) -> TrainState:
+    """A state of zeros, as large as a real one: writing it tells what a state takes, and leaves no weights behind."""
+    weights = modification.state()
+    names = ("weights", "exp_avg", "exp_avg_sq")
+    blank = {part: {f"{part}.{name}": torch.zeros_like(found) for name, found in weights.items()} for part in names}
+    moments = blank["exp_avg"] | blank["exp_avg_sq"]
+    return TrainState(0, (), blank["weights"], moments, torch.get_rng_state(), {}, "")
 
 
 def _outcome(purse: Purse) -> Outcome:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from robustlab.cli import main
+from robustlab.cli.main import main
 
 
 class Ended(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from robustlab.cost.prices import load_price_card
 from robustlab.engine.plan import resolve_offline
 from robustlab.spec.catalog import package_root
 from robustlab.spec.loader import dump_yaml
@@ -139,7 +140,7 @@ def test_an_eval_of_the_official_file_asks_for_it(run: Run) -> None:
 def test_a_resolved_plan_takes_no_other_data_or_price(run: Run, folder: Path, flag: str) -> None:
     ids = {"targets": ("tiny",), "safeguards": ("none",), "attacks": ("lora_sft_smoke",), "budgets": ("smoke",)}
     wanted = Plan.model_validate({"kind": "plan", "evals": ("smoke_refusal",), "seeds": (0,), **ids})
-    resolved = resolve_offline(wanted, data_csv=None, shadow_price=None).plan
+    resolved = resolve_offline(wanted, data_csv=None, shadow_price=None, card=load_price_card(None)).plan
     (folder / "resolved.yaml").write_text(dump_yaml(resolved), encoding="utf-8")
     cells: list[dict[str, Any]] = json.loads(run("plan", "resolved.yaml", "--json").out)["cells"]
     assert [cell["cell_id"] for cell in cells] == [resolved.cells[0].cell_id]

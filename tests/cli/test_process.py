@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from robustlab import cli
-from robustlab.cli import main
+from robustlab.cli import catalogue
+from robustlab.cli import main as entry
+from robustlab.cli.main import main
 from robustlab.spec.catalog import package_root
 
 Run = Callable[..., Any]
@@ -57,7 +58,7 @@ def test_a_command_ends_with_its_code_and_never_with_a_traceback(folder: Path, w
 def test_light_commands_load_no_model_library(folder: Path, words: list[str]) -> None:
     code = (
         "import sys\n"
-        "from robustlab.cli import main\n"
+        "from robustlab.cli.main import main\n"
         "try:\n    main()\n"
         "finally:\n    sys.stderr.write('LOADED ' + ' '.join({name.partition('.')[0] for name in sys.modules}))\n"
     )
@@ -77,13 +78,13 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run: Run, monkeypatch: pytes
     def interrupted(kind: str) -> list[object]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "list_entries", interrupted)
+    monkeypatch.setattr(catalogue, "list_entries", interrupted)
     assert run("list") == (130, "", "interrupted; `robustlab resume RUN` goes on where it was\n")
 
 
 def test_termination_ends_with_143_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli._on_terminate(signal.SIGTERM, None)
+        entry._on_terminate(signal.SIGTERM, None)
     assert ended.value.code == 143
     assert capsys.readouterr().err == "terminated; `robustlab resume RUN` goes on where it was\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from robustlab import cli
+from robustlab.cli import catalogue
 from robustlab.engine import doctor
 from robustlab.record.results import AccountCost, Results
 from robustlab.record.run_folder import RunFolder
@@ -32,7 +32,7 @@ def test_fetch_asks_for_ids_or_for_everything(
     # A stand-in, since the module itself loads torch.
     stand_in = SimpleNamespace(fetch_ids=lambda ids, line: seen.append(ids) or [])
     monkeypatch.setitem(sys.modules, "robustlab.engine.fetch", stand_in)
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(catalogue, "prepare_process", lambda: None)
     assert run("fetch", *words, "--json") == (0, "[]\n", "")
     assert seen == [asked]
 

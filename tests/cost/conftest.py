@@ -49,6 +49,7 @@ class Bench:
     def build(self, limits: Budget, *, usd_per_hour: float = 1.0, **options: object) -> Meter:
         given: dict[str, object] = {
             "node": "cell-1",
+            "purse": "test",
             "clock": lambda: self.now_ns,
             "wall_clock": lambda: self.wall_ns,
             "write": lambda record: self.records.append(json.loads(json.dumps(record))),
@@ -91,7 +92,7 @@ TRAINING = {
 
 
 def build_hardware(**bands: tuple[float, float, float]) -> Hardware:
-    """One FLOP/s of everything, a second for every layer's pass, one byte a second, unless told otherwise."""
+    """One FLOP/s of everything, a second for every layer's pass and delay, one byte a second, unless told otherwise."""
     names = [name for name, field in Hardware.model_fields.items() if field.annotation is Band]
     figures = {name: bands.get(name, (1.0, 1.0, 1.0)) for name in names}
     plain = {
@@ -118,7 +119,7 @@ def make_job(
         recipe=LoraSft.model_construct(training=training),
         budget=limits or Bench.budget(),
         evals={"mild": OverRefusalEval.model_construct(max_new_tokens=8, batch_rows=4, milestones=marks)},
-        counts=TokenCounts(shortest_row=5, mean_row=10, longest_row=20, distilled=None, evals={"mild": Prompts(6, 5)}),
+        counts=TokenCounts((5, 5, 10, 20), (5, 5, 10, 20), distilled=None, evals={"mild": Prompts(6, 5)}),
         hardware=hardware or build_hardware(),
         usd_per_device_hour=Fraction(36),
     )

@@ -71,9 +71,14 @@ def test_off_a_cpu_the_bill_must_have_a_cap() -> None:
     with pytest.raises(ConfigError) as caught:
         check_bill_is_capped(budget(), on_cpu=False, where="budgets/x.yaml")
     assert str(caught.value) == (
-        "budgets/x.yaml: must cap the laboratory or the whole bill on a device that is paid for, got neither; "
-        "set total_usd or a laboratory cap"
+        "budgets/x.yaml: must cap the laboratory's money or time, or the whole bill, on a device that is paid for, got "
+        "neither; set total_usd, or max_usd or an hours cap of the laboratory"
     )
+
+
+def test_a_cap_on_the_laboratorys_steps_ends_no_evaluation() -> None:
+    with pytest.raises(ConfigError, match="must cap the laboratory's money or time"):
+        check_bill_is_capped(budget(laboratory={"max_steps": 5}), on_cpu=False, where="budgets/x.yaml")
 
 
 @pytest.mark.parametrize("fields", [{"total_usd": 600.0}, {"laboratory": {"max_usd": 100.0}}])

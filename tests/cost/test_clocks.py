@@ -1,8 +1,12 @@
+import subprocess
+import sys
 import time
+from collections import namedtuple
 
+import psutil
 import pytest
 
-from robustlab.cost.clocks import JUMP_NS, ClockWatch, iso_time, process_started_ns
+from robustlab.cost.clocks import JUMP_NS, ClockWatch, cpu_clock, iso_time, process_started_ns
 
 SECOND = 1_000_000_000
 
@@ -37,3 +41,28 @@ def test_this_process_started_a_while_ago() -> None:
 
 def test_a_process_never_starts_in_the_future() -> None:
     assert process_started_ns(lambda: 42, lambda: 0) == 42
+
+
+BUSY = "import time\nwhile time.process_time() < 0.1: pass"
+
+
+def test_processor_time_grows_with_work_and_with_an_ended_child() -> None:
+    before = cpu_clock()
+    while time.process_time_ns() < before + SECOND // 20:
+        pass
+    between = cpu_clock()
+    assert between > before
+    subprocess.run([sys.executable, "-c", BUSY], check=True)
+    # The child was busy for 0.1 s; the system counts in hundredths.
+    assert cpu_clock() - between >= 0.08 * SECOND
+
+
+def test_processor_time_never_falls() -> None:
+    seen = [cpu_clock() for _ in range(200)]
+    assert seen == sorted(seen)
+
+
+def test_processor_time_is_user_and_system_of_this_process_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = namedtuple("times", "user system children_user children_system iowait")
+    monkeypatch.setattr(psutil.Process, "cpu_times", lambda self: times(1.0, 0.25, 0.5, 0.125, 64.0))
+    assert cpu_clock() == 1_875_000_000  # 1 + 1/4 + 1/2 + 1/8, and no waiting

@@ -7,7 +7,7 @@ from robustlab.cost.quantities import Quantities
 from robustlab.errors import RecordError
 
 ENTRY = Entry(
-    "settle", "cell-1", "attacker", "train", {"step": 3, "eval": "x"},
+    "settle", "cell-1", "laptop", "attacker", "train", {"step": 3, "eval": "x"},
     Quantities(wall_ns=5, steps=1), 7, "h100_sxm", "now",
 )  # fmt: skip
 
@@ -22,7 +22,7 @@ def test_keys_of_the_ledger_are_left_alone() -> None:
 
 def test_names_of_the_record() -> None:
     assert list(ENTRY.to_dict()) == [
-        "record", "node", "account", "phase", "tags", "quantities", "micro_usd", "price_key", "wall_clock",
+        "record", "node", "purse", "account", "phase", "tags", "quantities", "micro_usd", "price_key", "wall_clock",
     ]  # fmt: skip
 
 

@@ -5,12 +5,15 @@ from hypothesis import strategies as st
 from robustlab.cost.flops import (
     count_adapter_parameters,
     decode,
+    dpo_step,
     forward_per_token,
     full_per_token,
+    full_step,
     generation,
     lora_per_token,
     lora_step,
     prefill,
+    utilisation,
 )
 from robustlab.errors import ConfigError
 from robustlab.spec.targets import Shape
@@ -43,13 +46,47 @@ def test_lora_by_hand() -> None:
 def test_lora_step_sums_over_its_examples() -> None:
     # 2 tokens x (400 + 180 x 2) + 3 tokens x (400 + 180 x 3) = 1520 + 2820
     assert lora_step(SMALL, [2, 3], adapter_parameters=0) == 4340
+    # and 6 x 11 for each of the five tokens
+    assert lora_step(SMALL, [2, 3], adapter_parameters=11) == 4340 + 330
 
 
-def test_checkpointing_and_reference_add_one_forward_each() -> None:
+def test_full_step_is_three_forwards_over_its_examples() -> None:
     # one forward over both examples: 2 x (200 + 60 x 2) + 3 x (200 + 60 x 3) = 640 + 1140 = 1780
-    assert lora_step(SMALL, [2, 3], adapter_parameters=0, checkpointing=True) == 4340 + 1780
-    assert lora_step(SMALL, [2, 3], adapter_parameters=0, reference=True) == 4340 + 1780
-    assert lora_step(SMALL, [2, 3], adapter_parameters=0, checkpointing=True, reference=True) == 4340 + 2 * 1780
+    assert full_step(SMALL, [2, 3]) == 3 * 1780
+    assert full_step(SMALL, [7]) == 7 * full_per_token(SMALL, 7)
+
+
+def test_checkpointing_runs_the_blocks_again() -> None:
+    # lm_head is 2 x 10 x 8 = 160 of a token's forward; 1780 - 5 x 160 = 980 is what the blocks take over both examples
+    assert lora_step(SMALL, [2, 3], adapter_parameters=0, checkpointing=True) == 4340 + 980
+    # the adapter runs forward again too: 2 x 11 for each of the five tokens
+    assert lora_step(SMALL, [2, 3], adapter_parameters=11, checkpointing=True) == 4340 + 330 + 980 + 110
+
+
+def test_checkpointing_of_a_full_step_leaves_out_each_blocks_last_product() -> None:
+    # F = 2 x 134,479,872 + 2 x 17,280 x 2 = 269,028,864; lm_head 2 x 49,152 x 576 = 56,623,104;
+    # the last products 30 x 2 x 1,536 x 576 = 53,084,160: 159,321,600 are run again for each of two tokens.
+    assert full_step(SMOL, [2], checkpointing=True) == 2 * (3 * 269_028_864 + 159_321_600)
+
+
+def test_preferences_train_both_answers_and_read_both_once_more_without_the_adapter() -> None:
+    assert dpo_step(SMALL, [(2, 3)], adapter_parameters=11) == 4340 + 330 + 1780
+    assert dpo_step(SMALL, [(2, 3)], adapter_parameters=11, checkpointing=True) == 4340 + 330 + 980 + 110 + 1780
+    assert dpo_step(SMALL, [(2, 3), (3, 2)], adapter_parameters=11) == 2 * (4340 + 330 + 1780)
+
+
+def test_lengths_may_be_an_iterator_and_may_be_none_at_all() -> None:
+    assert dpo_step(SMALL, iter([(2, 3)]), adapter_parameters=0) == 4340 + 1780
+    assert lora_step(SMALL, iter([2, 3]), adapter_parameters=0, checkpointing=True) == 4340 + 980
+    assert lora_step(SMALL, [], adapter_parameters=5) == full_step(SMALL, []) == 0
+    assert dpo_step(SMALL, [], adapter_parameters=5, checkpointing=True) == 0
+
+
+@given(st.lists(st.integers(1, 4096), min_size=1, max_size=8), st.integers(0, 50))
+def test_a_low_rank_step_lies_between_one_and_three_forwards(lengths: list[int], adapter: int) -> None:
+    forward = sum(prefill(SMALL, length) for length in lengths)
+    extra = sum(lengths) * 6 * adapter
+    assert forward < lora_step(SMALL, lengths, adapter_parameters=adapter) - extra < full_step(SMALL, lengths)
 
 
 def test_prefill_by_hand() -> None:
@@ -79,9 +116,36 @@ def test_smollm2_trains_at_about_0_54_gflop_a_token() -> None:
     assert lora_per_token(SMOL, 0, adapter_parameters=0) == pytest.approx(0.54e9, rel=0.01)
 
 
-def test_32_billion_active_parameters_train_at_1_28e11_a_token() -> None:
-    large = SMALL.model_copy(update={"matmul_parameters": 32_000_000_000})
+def test_idle_experts_cost_nothing() -> None:
+    # Two layers: attention 4 x 8 x 8 = 256, router 4 x 8 = 32, experts of 3 x 8 x 6 = 144, of which two of four are
+    # active. Active: 2 x (256 + 32 + 2 x 144) + lm_head 80 = 1232. All: 2 x (256 + 32 + 4 x 144) + 2 x 80 = 1888.
+    experts = Shape(
+        layers=2, hidden=8, intermediate=6, heads=2, kv_heads=2, head_dim=4, vocab=10,
+        parameters=1888, matmul_parameters=1232,
+    )  # fmt: skip
+    assert forward_per_token(experts, 7) == 2 * 1232 + 2 * 16 * 7 == 2688
+    assert full_step(experts, [7]) == 7 * 3 * 2688
+    assert lora_per_token(experts, 7, adapter_parameters=0) == 4 * 1232 + 6 * 16 * 7
+    more = experts.model_copy(update={"parameters": 10 * experts.parameters})
+    assert lora_step(more, [7], adapter_parameters=3) == lora_step(experts, [7], adapter_parameters=3)
+
+
+def test_32_billion_active_of_a_trillion_parameters_train_at_1_28e11_a_token() -> None:
+    sizes = {"parameters": 1_000_000_000_000, "matmul_parameters": 32_000_000_000}
+    large = SMALL.model_copy(update=sizes)
     assert lora_per_token(large, 0, adapter_parameters=0) == 128_000_000_000
+
+
+def test_utilisation_by_hand() -> None:
+    # 8e14 operations in 2 device seconds are 4e14 a second, of a peak of 1e15
+    assert utilisation(800_000_000_000_000, 2_000_000_000, 1e15) == pytest.approx(0.4)
+    # the same wall second on two devices is two device seconds
+    assert utilisation(4 * 10**14, 2 * 10**9, 1e15) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("flops", "device_ns"), [(0, 10**9), (10**9, 0), (0, 0)])
+def test_no_work_or_no_time_has_no_utilisation(flops: int, device_ns: int) -> None:
+    assert utilisation(flops, device_ns, 1e12) is None
 
 
 def lora(modules: object) -> Lora:

@@ -51,7 +51,8 @@ def test_a_record_says_everything(bench: Any) -> None:
     assert settled == used
     assert bench.records == [
         {
-            "record": "settle", "node": "cell-1", "account": "attacker", "phase": "train", "tags": {"step": 1},
+            "record": "settle", "node": "cell-1", "purse": "test", "account": "attacker", "phase": "train",
+            "tags": {"step": 1},
             "quantities": used.to_dict(), "micro_usd": 10_000, "price_key": "box",
             "wall_clock": "2026-01-01T00:00:36.000+00:00",
         }
@@ -323,4 +324,16 @@ def test_no_device_is_refused(bench: Any) -> None:
 
 def test_no_price_is_refused(bench: Any) -> None:
     with pytest.raises(ConfigError, match=r"^hardware: 'bux' has no price in prices\.yaml; did you mean 'box'\?$"):
-        Meter(bench.budget(), bench.card(), "bux", node="n", clock=lambda: 0, write=bench.records.append)
+        Meter(bench.budget(), bench.card(), "bux", node="n", purse="p", clock=lambda: 0, write=bench.records.append)
+
+
+def test_processor_time_is_counted_beside_the_clock(bench: Any) -> None:
+    cpu_ns = [400]
+    meter = bench.build(bench.budget(max_steps=9), cpu_clock=lambda: cpu_ns[0], started_cpu_ns=0)
+    with meter.phase("attacker", "train"):
+        cpu_ns[0] += 2 * SECOND
+        bench.wait(1)
+    assert (meter.total("attacker").cpu_ns, meter.total("attacker").device_ns) == (2 * SECOND, SECOND)
+    cpu_ns[0] += 5
+    assert meter.close() == (bench.now_ns, cpu_ns[0])
+    assert meter.total("laboratory").cpu_ns == 405

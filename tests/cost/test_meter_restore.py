@@ -152,7 +152,7 @@ def test_a_signal_in_the_middle_of_a_record_leaves_a_ledger_that_restores(at: in
 
     def meter(write: Write) -> Meter:
         card = PriceCard(_PRICES, Path("prices.yaml"), "0" * 64)
-        return Meter(_BUDGET, card, "box", node="n", clock=clock, wall_clock=lambda: now[0], write=write)
+        return Meter(_BUDGET, card, "box", node="n", purse="p", clock=clock, wall_clock=lambda: now[0], write=write)
 
     with pytest.raises(KeyboardInterrupt):
         first = meter(write)

@@ -27,18 +27,18 @@ def test_outlays_by_hand(bench: Any, build_job: Any) -> None:
     job = build_job(limits=limits, devices=2)
     pace = read_pace(job.hardware, "centre")
     outlays = list_outlays(job, pace, 10)
-    # load 480 s; a step 682,880 + 12 s; 2 devices x 36 USD/h = 0.02 USD/s
-    step = 682_892
+    # load 480 s, trainer 1 s; a step 682,880 + 12 + 1 s; 2 devices x 36 USD/h = 0.02 USD/s
+    step = 682_893
     assert list(outlays) == [
         "max_usd", "max_wall_hours", "max_device_hours", "max_train_tokens", "max_steps", "max_trials", "total_usd"
     ]  # fmt: skip
-    assert outlays["max_usd"] == Outlay(1, pytest.approx(9.6), pytest.approx(0.02 * step))
-    assert outlays["max_wall_hours"] == Outlay(2, 480 / 3600, step / 3600)
-    assert outlays["max_device_hours"] == Outlay(3, 960 / 3600, 2 * step / 3600)
+    assert outlays["max_usd"] == Outlay(1, pytest.approx(9.62), pytest.approx(0.02 * step))
+    assert outlays["max_wall_hours"] == Outlay(2, 481 / 3600, step / 3600)
+    assert outlays["max_device_hours"] == Outlay(3, 962 / 3600, 2 * step / 3600)
     assert outlays["max_train_tokens"] == Outlay(4, 0, 80)
     assert outlays["max_steps"] == Outlay(5, 0, 1)
     assert outlays["max_trials"] == Outlay(6, 1, 0)
-    assert outlays["total_usd"].fixed == pytest.approx(0.02 * (480 + pace.ending_seconds(job)))
+    assert outlays["total_usd"].fixed == pytest.approx(0.02 * (481 + pace.ending_seconds(job)))
 
 
 def test_caps_that_do_not_exist_have_no_outlay(build_job: Any) -> None:

@@ -102,22 +102,80 @@ def test_a_use_that_is_not_offered_has_no_price() -> None:
     )
 
 
+RATE = "usd_per_device_hour: 2.0"
+TRAIN = "usd_per_million_train: 1e-1"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        ("  box:", "  box: {}\n  box:", r"appears twice, first in line 4; keep one"),
-        ("usd_per_device_hour: 2.0", "usd_per_device_hour: 0", r"greater than 0"),
-        ("low: 1.0", "low: 2.5", r"low <= usd_per_device_hour <= high must hold, got 2\.5, 2\.0, 3\.0"),
-        ("high: 3.0", "high: null, price: 1", r"is not a known key"),
-        ("  api:", "  box:", r"'box' stands under devices and under tokens; keep one"),
-        ("2026-01-01", "soon", r"as_of"),
-        ("source: hand-made", "source: ''", r"source"),
+        (RATE, "usd_per_device_hour: 0", "4: devices.box.usd_per_device_hour: must be greater than 0, got 0"),
+        (RATE, "usd_per_device_hour: -2", "4: devices.box.usd_per_device_hour: must be greater than 0, got -2"),
+        (RATE, "usd_per_device_hour: .inf", "4: devices.box.usd_per_device_hour: must be a finite number, got .inf"),
+        (RATE, "usd_per_device_hour: 1e999", "4: devices.box.usd_per_device_hour: must be a finite number, got 1e999"),
+        (RATE, "usd_per_device_hour: .nan", "4: devices.box.usd_per_device_hour: must be a finite number, got .nan"),
+        (RATE, "usd_per_device_hour: null", "4: devices.box.usd_per_device_hour: must be a number, got null"),
+        (f"{RATE}, ", "", "4: devices.box.usd_per_device_hour: is missing"),
+        (TRAIN, "usd_per_million_train: 0", "6: tokens.api.usd_per_million_train: must be greater than 0, got 0"),
+        (
+            TRAIN,
+            "usd_per_million_train: .nan",
+            "6: tokens.api.usd_per_million_train: must be a finite number, got .nan",
+        ),
+        (f", {TRAIN}", "", "6: tokens.api.usd_per_million_train: is missing"),
+        (
+            TRAIN,
+            "usd_per_million_train: null",
+            "6: tokens.api: has no price, got null for prefill, sample and train; give one or remove the item",
+        ),
+        ("low: 1.0", "low: 2.5", "4: devices.box: low <= usd_per_device_hour <= high must hold, got 2.5, 2.0, 3.0"),
+        ("high: 3.0", "high: null, price: 1", "4: devices.box.price: is not a known key"),
+        ("source: hand-made", "source: ''", '4: devices.box.source: must be text that is not empty, got ""'),
+        (
+            "2026-01-01",
+            "soon",
+            '2: as_of: must be a valid date in the format YYYY-MM-DD, input is too short, got "soon"',
+        ),
+        ('"2026-01-01"', "20260101", "2: as_of: must be a valid date, got 20260101"),
     ],
 )
-def test_a_card_that_cannot_be_trusted_is_refused(tmp_path: Path, old: str, new: str, fault: str) -> None:
+def test_a_card_that_cannot_be_trusted_is_refused_at_its_line(tmp_path: Path, old: str, new: str, fault: str) -> None:
     path = write(tmp_path, FILE.replace(old, new))
-    with pytest.raises(InvalidFile, match=fault):
+    with pytest.raises(InvalidFile) as caught:
         load_price_card(path)
+    assert str(caught.value) == f"{path}:{fault}"
+
+
+def test_two_prices_for_one_item_in_one_block(tmp_path: Path) -> None:
+    again = "  box: {label: box, usd_per_device_hour: 9.0, low: null, high: null, source: another}\ntokens:"
+    path = write(tmp_path, FILE.replace("tokens:", again))
+    with pytest.raises(InvalidFile) as caught:
+        load_price_card(path)
+    assert str(caught.value) == f"{path}:5: devices.box: appears twice, first in line 4; keep one"
+
+
+def test_two_prices_for_one_item_in_both_blocks(tmp_path: Path) -> None:
+    path = write(tmp_path, FILE.replace("  api:", "  box:"))
+    with pytest.raises(InvalidFile) as caught:
+        load_price_card(path)
+    assert str(caught.value) == (
+        f"{path}:6: tokens.box: is a second price of 'box', first in line 4 under devices; keep one"
+    )
+
+
+def test_the_second_of_two_prices_is_the_later_one_in_the_file(tmp_path: Path) -> None:
+    head, _, rest = FILE.partition("devices:")
+    devices, _, tokens = rest.partition("tokens:")
+    path = write(tmp_path, f"{head}tokens:{tokens.replace('api:', 'box:', 1)}devices:{devices}")
+    with pytest.raises(InvalidFile) as caught:
+        load_price_card(path)
+    assert str(caught.value) == (
+        f"{path}:6: devices.box: is a second price of 'box', first in line 4 under tokens; keep one"
+    )
+
+
+def test_a_card_of_tomorrow_has_a_negative_age(tmp_path: Path) -> None:
+    assert load_price_card(write(tmp_path, FILE)).age_days(date(2025, 12, 31)) == -1
 
 
 def test_a_card_that_is_not_there_is_refused(tmp_path: Path) -> None:

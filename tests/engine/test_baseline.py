@@ -21,11 +21,11 @@ from robustlab.data import chat
 from robustlab.data.rows import EvalRow, load_eval_rows
 from robustlab.engine import baseline
 from robustlab.engine.baseline import Baseline, load_key, measure_baseline
-from robustlab.lab import Session
 from robustlab.measure.measurement import Bench
 from robustlab.record.journal import Journal
 from robustlab.record.run_folder import RunFolder
 from robustlab.report.live import LiveLine
+from robustlab.session import Session
 from robustlab.spec.catalog import load
 
 HARDWARE = "cpu_2vcpu_8gb"
@@ -54,7 +54,7 @@ def bench(tiny: Any, tiny_spec: Any, session: Session) -> Bench:
 @pytest.fixture
 def measure(session: Session, bench: Bench, rows: list[EvalRow]) -> Callable[..., Baseline]:
     """Measures the baseline of four rows, on the bench or on another one."""
-    cell: Any = SimpleNamespace(evals={EVAL: load("evals", EVAL)}, budget=load("budgets", "smoke"))
+    cell: Any = SimpleNamespace(evals={EVAL: load("evals", EVAL)}, budget=load("budgets", "smoke"), budget_id="smoke")
     return lambda on=bench: measure_baseline(cell, EVAL, rows, on, session)
 
 
@@ -120,7 +120,18 @@ def test_a_file_that_is_not_what_was_written_is_measured_again(
     again = measure()
     assert not again.cached
     assert again.judged == first.judged
-    assert path.read_text(encoding="utf-8") == whole
+    assert json.loads(path.read_text(encoding="utf-8"))["judged"] == json.loads(whole)["judged"]
+    assert measure().cached
+
+
+def test_what_measuring_took_is_kept_with_the_verdicts(measure: Any, session: Session, bench: Bench) -> None:
+    first = measure()
+    assert 0 < first.measuring_ns <= first.cost.wall_seconds * 1e9
+    assert measure().measuring_ns == first.measuring_ns
+    (path,) = stored(session, bench)
+    forged = json.loads(path.read_text(encoding="utf-8")) | {"measuring_ns": 1}
+    path.write_text(json.dumps(forged), encoding="utf-8")
+    assert not measure().cached
 
 
 def test_a_file_under_another_s_name_is_measured_again(

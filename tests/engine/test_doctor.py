@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from robustlab.cost.hardware import Device
+from robustlab.cost.nvml import list_gpus
 from robustlab.cost.prices import STALE_DAYS, load_price_card
 from robustlab.engine import doctor
 from robustlab.engine.doctor import PINNED, Finding, examine
+from tests.cost.simulated_nvml import NVMLError, SimulatedGpu, SimulatedNvml, rack
 
 Usage = namedtuple("Usage", "free")
 
@@ -68,6 +70,48 @@ def test_prices_grow_old() -> None:
         f"{STALE_DAYS + 1} days old",
         "check the prices and bring the card up to date",
     )
+
+
+def test_a_card_of_tomorrow_is_told() -> None:
+    born = load_price_card(None).prices.as_of
+    assert findings(born - timedelta(days=1))["price card"] == Finding(
+        "price card", f"dated after today, {born - timedelta(days=1)}", False, "mend its as_of, or this machine's clock"
+    )
+    assert findings(born + timedelta(days=1))["price card"].found == "1 day old"
+
+
+CUT = SimulatedNvml([SimulatedGpu("h100", "GPU-a0", mig=[SimulatedGpu("slice", "MIG-one")])])
+SILENT = SimulatedNvml(rack("h100").gpus, later=NVMLError("GPU is lost"))
+
+
+@pytest.mark.parametrize(
+    ("nvml", "found", "remedy"),
+    [
+        (rack(), "none that NVML finds", ""),
+        (rack("h100"), "1 x NVIDIA H100 80GB HBM3, 80 GB, billed as h100_sxm", ""),
+        (rack(*["h200"] * 8), "8 x NVIDIA H200, 141 GB, billed as h200_sxm", ""),
+        (
+            CUT,
+            "1 x NVIDIA H100 80GB HBM3 MIG 1g.10gb, 10 GB, which the price card does not know",
+            "bill it with --shadow-price ITEM",
+        ),
+        (
+            rack("h100", "a100"),
+            "1 x NVIDIA A100-SXM4-80GB, 1 x NVIDIA H100 80GB HBM3",
+            "choose one kind with CUDA_VISIBLE_DEVICES, by UUID (`nvidia-smi -L`)",
+        ),
+        (
+            SILENT,
+            "NVML: the GPU driver does not answer, got 'GPU is lost'",
+            "see whether `nvidia-smi` works, or hide the GPUs with CUDA_VISIBLE_DEVICES=-1",
+        ),
+    ],
+)
+def test_gpus_and_what_they_are_billed_as(
+    monkeypatch: pytest.MonkeyPatch, nvml: SimulatedNvml, found: str, remedy: str
+) -> None:
+    monkeypatch.setattr(doctor, "list_gpus", lambda: list_gpus(nvml, {}))
+    assert findings()["GPU"] == Finding("GPU", found, remedy == "", remedy)
 
 
 def test_a_small_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

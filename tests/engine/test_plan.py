@@ -1,15 +1,29 @@
 """Plans are priced with what is on the machine: no network, no spending, and a refusal before the first step."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from robustlab.cost.estimate import require_fit
-from robustlab.engine.plan import describe_cell, describe_end, resolve_offline
+from robustlab.cost.hardware import Device, find_hardware
+from robustlab.cost.prices import PriceCard, load_price_card
+from robustlab.engine import plan as plan_module
+from robustlab.engine.plan import (
+    BAND_COLUMNS,
+    CAP_COLUMNS,
+    describe_caps,
+    describe_cell,
+    describe_end,
+    describe_memory,
+    describe_purse,
+    describe_run,
+    resolve_offline,
+)
 from robustlab.engine.resolve import Resolution
 from robustlab.errors import CannotFit, ConfigError, DataError
 from robustlab.spec.catalog import package_root
-from robustlab.spec.plan import Plan
+from robustlab.spec.plan import Plan, ResolvedPlan
 
 SMOKE = (package_root() / "budgets" / "smoke.yaml").read_text(encoding="utf-8")
 
@@ -28,8 +42,17 @@ def make_plan(**changes: tuple[str, ...] | tuple[int, ...]) -> Plan:
     return Plan.model_validate({"kind": "plan", "evals": ("smoke_refusal",), "seeds": (0,), **ids, **changes})
 
 
-def resolve(**changes: tuple[str, ...] | tuple[int, ...]) -> Resolution:
-    return resolve_offline(make_plan(**changes), data_csv=None, shadow_price=None)
+def resolve_plan_file(plan: Plan | ResolvedPlan, *, shadow_price: str | None = None) -> Resolution:
+    return resolve_offline(plan, data_csv=None, shadow_price=shadow_price, card=load_price_card(None))
+
+
+def resolve(shadow_price: str | None = None, /, **changes: tuple[str, ...] | tuple[int, ...]) -> Resolution:
+    return resolve_plan_file(make_plan(**changes), shadow_price=shadow_price)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
+    """Let ``plan`` find another device."""
+    monkeypatch.setattr(plan_module, "detect_devices", lambda: device)
 
 
 def test_every_combination_is_a_cell_with_an_estimate(folder: Path) -> None:
@@ -80,36 +103,30 @@ def test_a_budget_below_one_step_is_refused(folder: Path) -> None:
     assert "of max_train_tokens, got 1; raise the cap" in message
 
 
-def test_a_budget_without_caps_has_none_to_show(folder: Path) -> None:
-    head, _, _ = SMOKE.partition("attacker:")
-    (folder / "budgets" / "tight.yaml").write_text(f"{head}attacker: {{}}\nlaboratory: null\ntotal_usd: null\n")
-    resolution = resolve(budgets=("tight",))
-    (cell,) = resolution.plan.cells
-    ending = describe_end(cell, resolution.estimates[cell.cell_id])
-    assert ending == "may proceed; its 10 steps will end it; caps used: there are none"
-
-
 def test_a_cell_is_described_with_its_units(folder: Path) -> None:
     resolution = resolve()
     rows = {name: rest for name, *rest in describe_cell(next(iter(resolution.estimates.values())))}
     assert list(rows) == [
         "attacker USD",
         "laboratory USD",
+        "shared USD, once",
         "attacker time",
         "laboratory time",
-        "start and baseline, once",
+        "of it the final evaluation",
+        "start, safeguard and baseline, once",
         "steps",
         "train tokens",
         "memory",
     ]
     assert rows["steps"] == ["10", "10", "10"]
     assert all(value.startswith("$") for value in rows["attacker USD"])
-    assert all(value.endswith(" GB") for value in rows["memory"])
+    assert all(value.endswith(" MB") for value in rows["memory"])
+    assert {len(row) for row in describe_cell(next(iter(resolution.estimates.values())))} == {len(BAND_COLUMNS)}
 
 
 def test_a_resolved_plan_keeps_its_cells(folder: Path) -> None:
     resolution = resolve(seeds=(0, 1))
-    again = resolve_offline(resolution.plan, data_csv=None, shadow_price=None)
+    again = resolve_plan_file(resolution.plan)
     assert again.plan == resolution.plan
     assert again.estimates.keys() == resolution.estimates.keys()
 
@@ -117,7 +134,7 @@ def test_a_resolved_plan_keeps_its_cells(folder: Path) -> None:
 def test_a_resolved_plan_holds_its_price_card(folder: Path) -> None:
     other = resolve().plan.model_copy(update={"price_card_sha256": "0" * 64})
     with pytest.raises(ConfigError, match=r"^price card: is not the one of the plan, got .*; start a new run, or put"):
-        resolve_offline(other, data_csv=None, shadow_price=None)
+        resolve_plan_file(other)
 
 
 def test_rows_that_were_never_fetched_are_asked_for(folder: Path) -> None:
@@ -136,3 +153,154 @@ def test_a_control_of_a_control_is_refused(folder: Path) -> None:
     assert str(caught.value) == (
         "attacks/twice.yaml: recipe: 'control_smoke' is a control itself; name the attack that is controlled"
     )
+
+
+def test_every_cap_is_described_with_its_unit(folder: Path) -> None:
+    (folder / "budgets" / "tight.yaml").write_text(
+        SMOKE.replace("laboratory: null", "laboratory: {max_wall_hours: 1}").replace(
+            "total_usd: null", "total_usd: 0.9"
+        )
+    )
+    resolution = resolve(budgets=("tight",))
+    (estimate,) = resolution.estimates.values()
+    rows = {name: rest for name, *rest in describe_caps(estimate, resolution.run.purses["tight"])}
+    assert list(rows) == [
+        "max_usd", "max_wall_hours", "max_train_tokens", "max_steps", "laboratory.max_wall_hours", "total_usd"
+    ]  # fmt: skip
+    assert {len(rest) for rest in rows.values()} == {len(CAP_COLUMNS) - 1}
+    assert rows["max_steps"] == ["50", "10", "10", "10", "10", "cannot bind: its schedule has 10 steps"]
+    assert rows["max_train_tokens"][0] == "20,000"
+    assert rows["max_wall_hours"][0] == "0.02 h"
+    # 0.02 h x 0.0496 USD
+    assert rows["max_usd"][-1].startswith(
+        "cannot bind: 0.02 h at $0.0496 are $0.000992, its 10 steps are expected to use at most $0.000"
+    )
+    assert rows["laboratory.max_wall_hours"][-1].startswith(
+        "not expected: its installations and measurements are expected to use at most "
+    )
+    assert rows["total_usd"][0] == "$0.900000"
+    assert rows["total_usd"][-1].startswith(
+        "not expected: attacker and laboratory together are expected to use at most $0.00"
+    )
+
+
+def test_a_purse_says_whose_it_is_and_what_nobody_has_checked(folder: Path) -> None:
+    (smoke,) = resolve().plan.cells
+    assert describe_purse(smoke) == smoke.budget.stands_for
+    (folder / "budgets" / "tight.yaml").write_text(f"{SMOKE}details: unverified\n")
+    (quoted,) = resolve(budgets=("tight",)).plan.cells
+    assert describe_purse(quoted) == f"{smoke.budget.stands_for} (details: unverified)"
+
+
+def test_the_bill_of_a_run_is_described(folder: Path) -> None:
+    (folder / "budgets" / "tight.yaml").write_text(SMOKE.replace("max_steps: 50", "max_steps: 3"))
+    whole = ["attacker USD", "laboratory USD", "total USD", "wall time"]
+    one = resolve(attacks=("control_smoke", "lora_sft_smoke"))
+    assert [row[0] for row in describe_run(one.run)] == whole
+    two = resolve(budgets=("smoke", "tight"))
+    assert [row[0] for row in describe_run(two.run)] == [
+        *whole, *(f"smoke: {name}" for name in whole), *(f"tight: {name}" for name in whole)
+    ]  # fmt: skip
+    attackers = sum(estimate.attacker.usd.centre for estimate in one.estimates.values())
+    assert one.run.attacker.usd.centre == pytest.approx(attackers)
+
+
+def test_memory_is_held_against_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (estimate,) = resolve().estimates.values()
+    assert describe_memory(estimate).endswith(": fits")
+    low, high = estimate.memory_bytes.low, estimate.memory_bytes.high
+    between = replace(estimate, device_memory_bytes=round((low + high) / 2))
+    assert describe_memory(between).endswith(": may not fit")
+    pretend(monkeypatch, Device("cpu", "small", 1000, 1))
+    (small,) = resolve().estimates.values()
+    assert describe_memory(small).endswith(" needed, the device has 0.0 MB: does not fit")
+    assert small.refusal == "weights and adapter need 0.000494 GB of memory, got 1e-06 GB"
+
+
+def test_a_plan_for_another_device_is_held_against_its_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, Device("cpu", "small", 1000, 1))
+    (there,) = resolve("h100_sxm").estimates.values()
+    assert (there.device_memory_bytes, there.refusal) == (80_000_000_000, None)
+    # Without the flag the laptop's own memory is what counts, whoever sells such a machine.
+    (here,) = resolve("cpu_2vcpu_8gb").estimates.values()
+    assert here.device_memory_bytes == 1000
+    (estimate,) = resolve_plan_file(resolve("h100_sxm").plan).estimates.values()
+    assert estimate.device_memory_bytes == 80_000_000_000
+
+
+def test_every_visible_device_is_paid_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = SMOKE.replace("cpu_2vcpu_8gb", "h100_sxm").replace("total_usd: null", "total_usd: 5")
+    (folder / "budgets" / "tight.yaml").write_text(budget.replace("max_usd: 0.002", "max_usd: 1"))
+    memory = find_hardware("h100_sxm", "here").memory_bytes - 10**9
+    one = Device("gpu", "NVIDIA H100 80GB HBM3", memory, None)
+    pretend(monkeypatch, one)
+    alone = resolve(budgets=("tight",))
+    pretend(monkeypatch, replace(one, count=4))
+    four = resolve(budgets=("tight",))
+    assert (alone.plan.devices, four.plan.devices) == (1, 4)
+    (first,), (second,) = alone.estimates.values(), four.estimates.values()
+    assert first.device_memory_bytes == memory
+    assert second.attacker.seconds == first.attacker.seconds
+    assert second.attacker.usd.centre == pytest.approx(4 * first.attacker.usd.centre)
+    again = resolve_plan_file(four.plan)
+    assert next(iter(again.estimates.values())).attacker.usd == second.attacker.usd
+    with pytest.raises(ConfigError) as caught:
+        resolve_plan_file(alone.plan)
+    assert str(caught.value) == (
+        "plan.yaml: devices: is 1, got 4 that are visible; start a new run, or show as many with CUDA_VISIBLE_DEVICES"
+    )
+
+
+def test_cells_that_one_purse_cannot_hold_are_refused(folder: Path) -> None:
+    (alone,) = resolve().estimates.values()
+    # At best: what one cell needs of the laboratory, and half as much again.
+    least = alone.laboratory.usd.low * 1.5
+    (folder / "budgets" / "tight.yaml").write_text(
+        SMOKE.replace("laboratory: null", f"laboratory: {{max_usd: {least}}}")
+    )
+    assert [e.refusal for e in resolve(budgets=("tight",)).estimates.values()] == [None]
+    two = resolve(budgets=("tight",), seeds=(0, 1))
+    cell = two.plan.cells[0]
+    with pytest.raises(CannotFit) as caught:
+        require_fit(two.estimates[cell.cell_id], cell.label)
+    message = str(caught.value)
+    assert message.startswith(
+        "tiny / none / lora_sft_smoke / seed 0: load, one step and the final evaluation of all 2 cells of budget "
+        "'tight' need at least "
+    )
+    assert " of laboratory.max_usd, got " in message
+    assert message.endswith("; raise the cap, shorten the evaluation or choose a smaller target")
+    assert describe_end(cell, two.estimates[cell.cell_id]).startswith("may not proceed: load, one step and the final ")
+
+
+def test_a_safeguard_whose_rows_were_never_fetched_is_asked_for(folder: Path) -> None:
+    message = "safeguard refusal_sft: its rows are not in the cache; run `robustlab fetch refusal_sft` first"
+    with pytest.raises(DataError) as caught:
+        resolve(safeguards=("refusal_sft",), evals=("smoke_benign",))
+    assert str(caught.value) == message
+
+
+def test_installing_a_safeguard_is_part_of_the_price(folder: Path) -> None:
+    (folder / "safeguards").mkdir()
+    text = (package_root() / "safeguards" / "refusal_sft.yaml").read_text(encoding="utf-8")
+    head, _, rest = text.partition("install:\n")
+    (folder / "safeguards" / "mild.yaml").write_text(f"{head}install: null\n{rest[rest.index('install_repeats') :]}")
+    plain, guarded = resolve(evals=("smoke_benign",)), resolve(safeguards=("mild",), evals=("smoke_benign",))
+    (before,), (after,) = plain.estimates.values(), guarded.estimates.values()
+    assert after.shared.seconds.low == before.shared.seconds.low
+    # 65 steps of 0.06 s at least
+    assert after.shared.seconds.centre > before.shared.seconds.centre + 3.9
+    assert after.attacker == before.attacker
+
+
+@pytest.mark.parametrize(("key", "problem"), [("gold", "is not a known device"), ("cpu_2vcpu_8gb", "has no price in ")])
+def test_a_budget_without_a_price_is_told_by_file_and_line(folder: Path, key: str, problem: str) -> None:
+    (folder / "budgets" / "tight.yaml").write_text(SMOKE.replace("cpu_2vcpu_8gb", key))
+    line = 1 + next(n for n, text in enumerate(SMOKE.splitlines()) if text.startswith("hardware:"))
+    card = load_price_card(None)
+    devices = {name: price for name, price in card.prices.devices.items() if name != "cpu_2vcpu_8gb"}
+    poor = PriceCard(card.prices.model_copy(update={"devices": devices}), card.path, card.sha256)
+    with pytest.raises(ConfigError) as caught:
+        resolve_offline(make_plan(budgets=("tight",)), data_csv=None, shadow_price=None, card=poor)
+    assert str(caught.value).startswith(f"budgets/tight.yaml:{line}: ")
+    assert problem in str(caught.value)

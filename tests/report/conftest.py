@@ -135,6 +135,7 @@ def cell(attack: str, cell_id: str, measurements: list[dict[str, object]], **cha
             "laboratory": {"usd": {"low": 0.02, "centre": 0.03, "high": 0.05}},
             "shared": {"usd": {"low": 1, "centre": 2, "high": 3}},
             "train_tokens": {"low": 20_000, "centre": 20_480, "high": 21_000},
+            "memory_bytes": {"low": 1_000_000_000, "centre": 2_000_000_000, "high": 3_000_000_000},
             "flops": 10_000_000_000_000,
             "binding_cap": None,
             "caps_reached": {"max_usd": 0.11},
@@ -143,8 +144,16 @@ def cell(attack: str, cell_id: str, measurements: list[dict[str, object]], **cha
         "losses": [{"step": 1, "loss": 2.5, "attacker_micro_usd": 60}],
         "measurements": measurements,
         "mirror": "off",
+        "phases": [phase("attacker", "train", flops=9_000_000_000_000, mfu=0.123), phase("laboratory", "final")],
+        "peak_memory_bytes": 2_500_000_000,
         **changes,
     }
+
+
+def phase(account_name: str, name: str, **changes: object) -> dict[str, object]:
+    empty = {"train_tokens": 0, "prompt_tokens": 0, "generated_tokens": 0, "flops": 0, "mfu": None}
+    timed = {"micro_usd": 900, "device_seconds": 66.0, "cpu_seconds": 130.0, "overshoot_micro_usd": 0}
+    return {"account": account_name, "phase": name, **timed, **empty, **changes}
 
 
 def broken_cell(**changes: object) -> dict[str, object]:
@@ -204,6 +213,7 @@ def results(*cells: dict[str, object], **changes: object) -> Results:
                 "cost": account(5_000, 360.0),
             },
         ],
+        "bill": {"attacker_micro_usd": 3_600, "laboratory_micro_usd": 98_040, "total_micro_usd": 101_640},
         **changes,
     }
     return Results.model_validate(document)

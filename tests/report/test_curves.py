@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 from types import SimpleNamespace
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from robustlab.report.curves import cost_effect_groups, cost_effect_svg
 
@@ -30,6 +31,70 @@ def test_labels_axes_and_baseline(synthetic: SimpleNamespace) -> None:
     assert any(text.startswith("attacker's spending so far, US dollars (log scale") for text in shown)
     assert {"refusal", "over_refusal", "utility/benign_answers", "broken from here to the end"} <= set(shown)
     assert not any(text.startswith("refusal/") for text in shown)
+
+
+PUBLISHED = (
+    "Kimi K2.5 audit < $500",
+    "BadLlama 13B < $200",
+    "70B, QLoRA < $200",
+    "BadLlama 3 8B < $0.50",
+    "BadLlama 3 70B < $2.50",
+    "GPT-3.5 by API < $0.20",
+)
+
+
+def place(svg: str, label: str) -> tuple[float, float]:
+    """Left or right end and height of a text, in the figure's points."""
+    where = r'(?:x="|translate\()([\d.]+)(?:" y="| )([\d.]+)'
+    found = re.search(rf"{where}[^>]*>\s*{re.escape(escape(label))}", svg)
+    assert found is not None, label
+    return float(found.group(1)), float(found.group(2))
+
+
+def test_published_points_stand_beside_a_curve_of_refusals(synthetic: SimpleNamespace) -> None:
+    svg = svg_of(synthetic)
+    assert set(PUBLISHED) <= set(texts(svg))
+    assert "published elsewhere, not measured here" in texts(svg)
+    # The run ends at $0.0012: the axis goes on to the dearest published point all the same.
+    assert {"$0.001", "$1", "$100"} <= set(texts(svg))
+
+
+def test_published_labels_keep_apart_and_off_the_run(synthetic: SimpleNamespace) -> None:
+    svg = svg_of(synthetic)
+    places = [place(svg, label) for label in PUBLISHED]
+    heights = sorted(height for _, height in places)
+    assert min(high - low for low, high in pairwise(heights)) > 8
+    run_ends = place(svg, "$0.01")[0]
+    assert all(x > run_ends for x, _ in places)
+    # Leaders of the cheap points stand left of each other's labels: the cheapest is the highest.
+    cheap = [place(svg, label) for label in PUBLISHED if "8B" in label or "3 70B" in label or "API" in label]
+    assert [height for _, height in sorted(cheap)] == sorted(height for _, height in cheap)
+
+
+def test_published_labels_make_way_for_a_run_of_their_own_size(synthetic: SimpleNamespace) -> None:
+    spent = [0, 600_000, 8_000_000, 40_000_000, 300_000_000]
+    course = synthetic.course("harmbench_64", "refusal", [1.0, 0.04, 0.02, 0.02, 0.02], spent, "broken")
+    low = svg_of(synthetic, synthetic.broken_cell(measurements=course))
+    high = svg_of(synthetic)
+    # The vertical axis of an SVG points down.
+    assert place(low, PUBLISHED[0])[1] < place(high, PUBLISHED[0])[1] - 20
+
+
+def test_without_refusals_nothing_published_is_drawn(synthetic: SimpleNamespace) -> None:
+    course = synthetic.course("benign_edgy", "over_refusal", [0.3, 0.05], [0, 1_200], "survived")
+    shown = texts(svg_of(synthetic, synthetic.cell("odd", "c0ffee000004", course)))
+    assert not {*PUBLISHED, "published elsewhere, not measured here"} & set(shown)
+    assert "$100" not in shown
+
+
+def test_a_tiny_spending_leaves_room_between_the_decades(synthetic: SimpleNamespace) -> None:
+    course = synthetic.course("harmbench_64", "refusal", [1.0, 0.5, 0.1], [0, 1, 8], "eroded")
+    svg = svg_of(synthetic, synthetic.cell("odd", "c0ffee000004", course))
+    # Nine decades, every second one named.
+    assert {"$0.000001", "$0.0001", "$0.01", "$1", "$100"} <= set(texts(svg))
+    assert "$0.001" not in texts(svg)
+    # One begins there and is 30 wide, the other stands in the middle of its 56.
+    assert place(svg, "$0.000001")[0] - place(svg, "before")[0] > 30 + 56 / 2
 
 
 def test_dollars_above_one_and_no_spending_at_all(synthetic: SimpleNamespace) -> None:

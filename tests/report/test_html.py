@@ -35,8 +35,8 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-CLOSED = {"direction", "verdict", "phase", "status", "kind"}
-FREE_KEYS = {"python", "max_usd", "train_tokens"}
+CLOSED = {"account", "direction", "verdict", "phase", "status", "kind"}
+FREE_KEYS = {"python", "max_usd"}
 
 
 def poison(value: object, name: str = "") -> object:
@@ -76,12 +76,13 @@ def test_holds_every_part(standard_page: str) -> None:
         "stopped by the attacker's max_wall_hours",
         "11 TFLOP",
         "Estimate against actual",
-        "attacker seconds 60 80 120 87",
-        "train_tokens 20,000 20,480 21,000 20,480",
-        "flops - 10 TFLOP - 11 TFLOP",
-        "caps_reached max_usd - 0.11 - 0.12",
-        "shared usd 1 2 3 -",
-        "laboratory usd 0.02 0.03 0.05 0.031",
+        "attacker, time 1 min 00 s 1 min 20 s 2 min 00 s 1 min 27 s yes",
+        "train tokens 20,000 20,480 21,000 20,480 yes",
+        "laboratory, USD $0.020000 $0.030000 $0.050000 $0.031000 yes",
+        "memory at the peak 1.00 GB 2.00 GB 3.00 GB 2.50 GB yes",
+        "Expected before step 1 to end the attack: its own schedule",
+        "attacker train $0.000900 1 min 06 s 2 min 10 s 0 0 0 9 TFLOP 12.3 %",
+        "Bill of the run: $0.101640 (attacker $0.003600, laboratory $0.098040)",
         "20,480 21,120",
         "32 33",
         "max_wall_hours 2 %",
@@ -185,3 +186,14 @@ def test_write_report(synthetic: SimpleNamespace, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(RecordError, match=r"absent/report\.html"):
         write_report(results, tmp_path / "absent" / "report.html")
+
+
+def test_skipped_marks_are_told(synthetic: SimpleNamespace) -> None:
+    cell = synthetic.benign_cell(milestones_skipped_by="laboratory.max_usd")
+    assert "Marks were skipped: laboratory.max_usd" in Page(render_report(synthetic.results(cell))).text
+
+
+def test_results_that_are_older_than_phases_and_the_bill_are_shown_without(synthetic: SimpleNamespace) -> None:
+    cell = synthetic.benign_cell(phases=[], peak_memory_bytes=None)
+    text = Page(render_report(synthetic.results(cell, bill=None))).text
+    assert "By phase" not in text and "The whole bill" not in text and "memory at the peak" not in text

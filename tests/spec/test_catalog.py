@@ -6,7 +6,7 @@ import pytest
 
 import robustlab
 from robustlab.errors import ConfigError, InvalidFile
-from robustlab.spec.catalog import KINDS, Entry, find, list_entries, load, package_root, schema_of
+from robustlab.spec.catalog import KINDS, Entry, find, list_entries, load, locate, package_root, schema_of
 from robustlab.spec.safeguards import NoSafeguard
 
 
@@ -74,3 +74,51 @@ def test_every_kind_has_a_schema() -> None:
     assert KINDS == ("targets", "safeguards", "attacks", "budgets", "evals")
     for kind in (*KINDS, "plan"):
         assert schema_of(kind).json_schema()  # type: ignore[arg-type]
+
+
+PLACED = """\
+# Mine
+kind: budget
+stands_for: A stranger
+hardware: cpu
+attacker: {max_steps: 3,
+  max_usd: 1}
+laboratory:
+  max_usd: 2
+total_usd: null
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ((), 2),
+        (("hardware",), 4),
+        (("attacker",), 5),
+        (("attacker", "max_steps"), 5),
+        (("attacker", "max_usd"), 6),
+        (("laboratory", "max_usd"), 8),
+        (("laboratory", "max_wall_hours"), 7),
+        (("total_usd",), 9),
+        (("total_usd", "deeper"), 9),
+        (("details",), 2),
+    ],
+)
+def test_a_place_is_the_line_of_the_key_or_of_the_block_that_lacks_it(
+    folder: Path, field: tuple[str, ...], line: int
+) -> None:
+    (folder / "budgets" / "own.yaml").write_text(PLACED)
+    assert locate("budgets", "own", *field) == f"budgets/own.yaml:{line}"
+
+
+def test_a_place_in_the_package_is_named_whole_from_another_folder(folder: Path) -> None:
+    path = package_root() / "budgets" / "laptop.yaml"
+    assert locate("budgets", "laptop", "attacker", "max_usd") == f"{path}:8"
+
+
+def test_a_place_in_no_file_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^budget 'labtop': is not in budgets/; did you mean 'laptop'\?$"):
+        locate("budgets", "labtop", "hardware")
+    (folder / "budgets" / "own.yaml").write_text("a: [")
+    with pytest.raises(InvalidFile, match=r"^budgets/own\.yaml:1: is not YAML"):
+        locate("budgets", "own", "hardware")

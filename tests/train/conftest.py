@@ -36,6 +36,7 @@ class Drill:
     marks: frozenset[int] = frozenset()
     at_mark: Callable[[Mark], None] = lambda mark: None
     save_every: int | None = None
+    on_save: Callable[[], None] = lambda: None
     resume: TrainState | None = None
     kept: list[tuple[int, float]] = field(default_factory=list)
     saved: list[TrainState] = field(default_factory=list)
@@ -51,12 +52,16 @@ class Drill:
     def step_tokens(self) -> list[int]:
         return [sum(batch_lengths(batch)) for batch in self.batches]
 
+    def save(self, state: TrainState) -> None:
+        self.on_save()
+        self.saved.append(state)
+
     def run(self, meter: Meter, *, account: str = "attacker") -> Outcome:
         hooks = Hooks(
             marks=self.marks,
             at_mark=self.at_mark,
             on_step=lambda step, loss: self.kept.append((step, loss)),
-            save=self.saved.append,
+            save=self.save,
             save_every=self.save_every,
         )
         with meter.phase(account, "train"):  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -11,6 +12,7 @@ import torch
 
 from robustlab.cost.meter import Meter
 from robustlab.errors import BudgetSpent
+from robustlab.train import sft
 from robustlab.train.purse import Mark, guarded
 from robustlab.train.sft import FlatSFTTrainer
 
@@ -289,6 +291,41 @@ def test_states_are_written_every_so_many_steps_and_at_the_end(
     assert second.losses == outcome.losses[:4]
     assert second.logical["steps"] == 4 and second.logical["train_tokens"] == sum(drill.step_tokens[:4])
     assert drill.saved[0].digest != second.digest != drill.modification.digest()
+
+
+def test_what_a_state_takes_is_reserved_beside_the_next_step(
+    new_drill: Callable[..., Any], till: Any, slow_steps: Callable[..., None]
+) -> None:
+    # Steps of 1 s and states of 4 s after steps 2 and 4: 8 s are used after step 3. Step 4 is reserved at 1.5 + 4.
+    slow_steps(1)
+    for cap, steps in ((12.5, 4), (12.4, 3)):
+        drill = new_drill(steps=4, save_every=2)
+        drill.on_save = lambda: till.wait(4)
+        meter = till.meter(max_usd=cap)
+        outcome = drill.run(meter)
+        assert outcome.steps == steps
+        assert meter.micro_usd("attacker") <= cap * 1_000_000
+
+
+def test_a_state_of_zeros_tells_what_the_first_one_will_take(
+    new_drill: Callable[..., Any], till: Any, slow_steps: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Any] = []
+
+    def save(root: Path, state: Any) -> Path:
+        written.append(state)
+        till.wait(4)
+        return root
+
+    monkeypatch.setattr(sft, "save_state", save)
+    slow_steps(1)
+    drill = new_drill(steps=4, save_every=2)
+    meter = till.meter(max_usd=4.9)
+    assert drill.run(meter).steps == 1  # after it 1 s is used, and 1.5 + 4 more would pass
+    assert meter.micro_usd("laboratory") == 4_000_000
+    (state,) = written
+    assert not any(tensor.any() for tensor in [*state.modification.values(), *state.optimizer.values()])
+    assert len(state.optimizer) == 2 * len(state.modification) > 0
 
 
 def test_no_states_where_none_are_asked_for(drill: Any, till: Any) -> None:

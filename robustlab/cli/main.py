@@ -1,0 +1,71 @@
+"""Builds the application, turns every expected failure into one message, and sets the exit code.
+
+Exit codes: 0 done, 1 a check failed or the machine did, 2 a file or a flag is wrong, 3 refused by the budget,
+4 the gate failed, 5 incomplete or inconclusive, 130 and 143 by signal.
+Modules that need torch are imported inside the commands that run models, so that the others answer at once.
+"""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import typer
+
+from robustlab.cli import catalogue, money, runs
+from robustlab.errors import RobustlabError
+
+app = typer.Typer(
+    help="What does it cost to undo an open-weight model's safeguards, and which safety properties survive?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("list")(catalogue.list_command)
+for _command in (
+    catalogue.check,
+    catalogue.fetch,
+    runs.plan,
+    runs.run,
+    runs.resume,
+    runs.report,
+    money.reconcile,
+    catalogue.doctor,
+):
+    app.command()(_command)
+app.add_typer(money.prices_app, name="prices")
+app.add_typer(money.ledger_app, name="ledger")
+
+
+def main() -> None:
+    """Run the command; every expected failure ends in one message and its exit code."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except SystemExit as ended:
+        # Typer turns Ctrl-C into this code without a word.
+        if ended.code == 130:
+            sys.stderr.write("interrupted; `robustlab resume RUN` goes on where it was\n")
+        raise
+    except RobustlabError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        problem = error.strerror or str(error)
+        sys.stderr.write(
+            f"{error.filename or 'this machine'}: {problem}; look at the disk, the network and the rights\n"
+        )
+        sys.exit(1)
+
+
+def _on_terminate(signum: int, frame: object) -> NoReturn:
+    sys.stderr.write("terminated; `robustlab resume RUN` goes on where it was\n")
+    raise SystemExit(143)

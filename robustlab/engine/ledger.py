@@ -1,0 +1,315 @@
+"""Brings a run's ledger, price card and results together: do they hold, what are they as CSV, what at other prices.
+
+It reads and, but for the CSV, never writes; no torch. What is not as it should be is a finding and not an exception.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from robustlab.cost.audit import (
+    Numbered,
+    PriceRow,
+    explain_time,
+    find_mismatches,
+    find_open,
+    find_overshoots,
+    number_entries,
+    price_entries,
+)
+from robustlab.cost.clocks import JUMP_NS
+from robustlab.cost.entries import BILLED
+from robustlab.cost.focus import focus_rows, write_csv
+from robustlab.cost.prices import PriceCard, load_price_card
+from robustlab.engine.doctor import Finding
+from robustlab.engine.sums import find_differences
+from robustlab.errors import ConfigError, RecordError, RobustlabError
+from robustlab.record import custody
+from robustlab.record.journal import GENESIS, Record, read_journal
+from robustlab.record.results import Results
+from robustlab.record.run_folder import RunFolder, write_atomic
+from robustlab.units import format_usd, to_seconds
+
+RECORD_NODE = "record"
+"""Node that bills the writing of results, report and items: its records may follow the results' head."""
+EXPLAINED_SHARE = Fraction(98, 100)
+_DISTRUST = "do not trust this run; repeat it"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class LedgerReport:
+    """What a run's ledger was found to be.
+
+    Attributes:
+        run_id: The run.
+        findings: Every check that could be made, in order.
+    """
+
+    run_id: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return all(finding.ok for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What a run left behind; results are None where the run has not ended, or where they cannot be read."""
+
+    folder: RunFolder
+    records: list[Record]
+    torn: bytes
+    results: Results | None
+
+
+def verify_ledger(runs: Path, run_id: str) -> LedgerReport:
+    """Check the chain, the money, the sums and the time of a run's ledger; of one that has not ended, without sums.
+
+    Args:
+        runs: Folder of runs.
+        run_id: The run.
+
+    Returns:
+        One finding for each check. Damage is a finding; checks that it makes impossible are left out.
+
+    Raises:
+        ConfigError: If there is no such run.
+    """
+    folder = RunFolder.open(runs, run_id)
+    try:
+        records, torn = _read(folder)
+    except RecordError as error:
+        return LedgerReport(run_id, (_failed("chain", error),))
+    findings, results = _look_at_results(folder)
+    evidence = _Evidence(folder, records, torn, results)
+    findings = [_look("chain", lambda: _chain(evidence)), *findings]
+    if results is not None:
+        findings.append(_look("head", lambda: _head(evidence.records, results)))
+    findings.append(_look("records", lambda: f"{len(number_entries(records))} records of money"))
+    if findings[-1].ok:
+        findings += _look_at_money(evidence, number_entries(records))
+        findings.append(_look("time", lambda: _time(records)))
+    return LedgerReport(run_id, tuple(findings))
+
+
+def export_focus(runs: Path, run_id: str, out: Path) -> int:
+    """Write a run's charges as CSV with FOCUS column names.
+
+    Args:
+        runs: Folder of runs.
+        run_id: The run; it may still be going on.
+        out: File to make; it must not exist.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ConfigError: If there is no such run, ``out`` exists or lies in the run's folder, or there is no price card.
+        RecordError: If the ledger cannot be trusted, or ``out`` cannot be written.
+    """
+    folder = RunFolder.open(runs, run_id)
+    if out.is_symlink() or out.exists():
+        raise ConfigError("--out", f"{out} exists and is not overwritten", "name a new file")
+    if folder.path.resolve() in out.resolve().parents:
+        problem = f"{out} lies in the folder of the run, which holds its record and nothing else"
+        raise ConfigError("--out", problem, "name a file elsewhere")
+    entries = number_entries(_read(folder)[0])
+    _, results = _look_at_results(folder)
+    rows = focus_rows(entries, _find_card(folder, results))
+    write_atomic(out, write_csv(rows).encode("utf-8"))
+    return len(rows)
+
+
+def price_again(runs: Path, run_id: str, card: PriceCard, *, hardware: str | None) -> list[PriceRow]:
+    """Price a run by another card, or as if it had used another device at the same pace; nothing is run or written.
+
+    Args:
+        runs: Folder of runs.
+        run_id: The run; it may still be going on.
+        card: The card to price with.
+        hardware: Item to price all device time by; None for the one that the run was billed by.
+
+    Returns:
+        Old and new bill of every purse, node and account, of each account, and of the run.
+
+    Raises:
+        ConfigError: If there is no such run, or the card has no hourly price for an item.
+        RecordError: If the ledger cannot be trusted.
+    """
+    records, _ = _read(RunFolder.open(runs, run_id))
+    return price_entries(number_entries(records), card, hardware=hardware)
+
+
+def _read(folder: RunFolder) -> tuple[list[Record], bytes]:
+    if not folder.ledger.exists():
+        raise RecordError(str(folder.ledger), "is not there: the run has no ledger", _DISTRUST)
+    return read_journal(folder.ledger)
+
+
+def _look(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, check(), True, "")
+    except RobustlabError as error:
+        return _failed(name, error)
+
+
+def _failed(name: str, error: RobustlabError) -> Finding:
+    return Finding(name, f"{error.where}: {error.problem}", False, error.remedy)
+
+
+def _look_at_results(folder: RunFolder) -> tuple[list[Finding], Results | None]:
+    if not folder.is_finished:
+        found = "not there yet, the run has not ended: the ledger was checked alone"
+        return [Finding("results", found, True, "")], None
+    files = _look("files", lambda: f"{folder.check_manifest(besides=frozenset({folder.report.name}))} as sealed")
+    try:
+        return [files], Results.model_validate_json(folder.results.read_bytes())
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read: {str(error).splitlines()[0]}"
+        return [files, _failed("results", RecordError(str(folder.results), problem, _DISTRUST))], None
+
+
+def _chain(evidence: _Evidence) -> str:
+    records, torn = evidence.records, evidence.torn
+    head = records[-1]["hash"] if records else GENESIS
+    if torn and evidence.folder.is_finished:
+        problem = f"ends in {len(torn)} bytes of an unfinished record, though the run has ended"
+        raise RecordError(str(evidence.folder.ledger), problem, _DISTRUST)
+    tail = f"; {len(torn)} bytes of a torn record at the end, dropped by a resume" if torn else ""
+    return f"{len(records)} records, head {head}{tail}"
+
+
+def _head(records: Sequence[Record], results: Results) -> str:
+    hashes = [GENESIS, *(record["hash"] for record in records)]
+    if results.ledger_head not in hashes:
+        problem = f"names {results.ledger_head}, which is no record of the ledger"
+        raise RecordError("results.json ledger_head", problem, _DISTRUST)
+    place = hashes.index(results.ledger_head)
+    for number, record in enumerate(records[place:], start=place + 1):
+        if record.get("kind") != custody.KIND and record.get("node") != RECORD_NODE:
+            problem = "follows the head that the results name, and is neither custody nor the writing of the record"
+            raise RecordError(
+                f"ledger record {number}", problem, "resume the run, so that its results are written anew"
+            )
+    return f"record {place} of {len(records)}; only custody and the writing of the record follow"
+
+
+def _look_at_money(evidence: _Evidence, entries: list[Numbered]) -> list[Finding]:
+    folder, results = evidence.folder, evidence.results
+    findings = []
+    try:
+        card = _find_card(folder, results)
+    except RobustlabError as error:
+        findings.append(_failed("price card", error))
+    else:
+        findings.append(Finding("price card", f"as of {card.prices.as_of}, sha256 {card.sha256}", True, ""))
+        findings.append(_look("money", lambda: _money(entries, card, results)))
+    if results is not None:
+        findings.append(_look("sums", lambda: _sums(evidence.records, entries, results)))
+    findings.append(_look("reservations", lambda: _reservations(entries, is_finished=folder.is_finished)))
+    findings.append(_look("overshoot", lambda: _overshoot(entries)))
+    return findings
+
+
+def _find_card(folder: RunFolder, results: Results | None) -> PriceCard:
+    """The card that a run was priced with: its copy, or the packaged one for a run from before cards were copied."""
+    has_copy = folder.prices.exists()
+    card = load_price_card(folder.prices if has_copy else None)
+    if results is None and not has_copy:
+        problem = "is not there: money cannot be computed again"
+        raise ConfigError(str(folder.prices), problem, "resume the run, so that it keeps a copy of its price card")
+    if results is not None and card.sha256 != results.price_card_sha256:
+        named = f"the results name {results.price_card_sha256}: money cannot be computed again"
+        raise ConfigError(str(card.path), f"has sha256 {card.sha256}, {named}", "put the run's own card back")
+    return card
+
+
+def _money(entries: list[Numbered], card: PriceCard, results: Results | None) -> str:
+    items = {entry.price_key for _, entry in entries}
+    planned = items if results is None else {str(results.plan.get("hardware"))}
+    if len(items) > 1 or not items <= planned:
+        problem = f"is billed by {_and(items)}, the plan says {_and(planned)}"
+        raise RecordError("ledger", problem, _DISTRUST)
+    wrong = find_mismatches(entries, card)
+    if wrong:
+        texts = [f"record {m.record} says {m.written_micro_usd} micro-USD, due are {m.due_micro_usd}" for m in wrong]
+        raise RecordError("ledger", _first_of(texts), _DISTRUST)
+    return f"every record's money follows from its quantities and the rate of {_and(items) or 'nothing'}"
+
+
+def _sums(records: Sequence[Record], entries: list[Numbered], results: Results) -> str:
+    numbers = {record["hash"]: number for number, record in enumerate(records, start=1)}
+    last = numbers.get(results.ledger_head, 0)
+    by_then = [entry for number, entry in entries if number <= last]
+    wrong = find_differences(results, by_then)
+    if wrong:
+        raise RecordError("results.json", _first_of(wrong), _DISTRUST)
+    named = {RECORD_NODE, *(cell.cell_id for cell in results.cells), *(node.node for node in results.nodes)}
+    paid = [entry for entry in by_then if entry.record in BILLED]
+    rest = sum(entry.micro_usd for entry in paid if entry.node not in named)
+    left = f", {format_usd(rest)} of work that no result used" if rest else ""
+    bill = format_usd(sum(entry.micro_usd for entry in paid))
+    return f"{len(results.cells)} cells, {len(results.nodes)} shared nodes{left}: a bill of {bill}, as in the ledger"
+
+
+def _reservations(entries: list[Numbered], *, is_finished: bool) -> str:
+    waiting, lost = find_open(entries)
+    for number, entry in [*lost, *(waiting if is_finished else [])]:
+        problem = f"is a reservation for {entry.phase} of {entry.node} that no record closes"
+        raise RecordError(f"ledger record {number}", problem, _DISTRUST)
+    if not waiting:
+        return "none is open"
+    texts = [f"record {number}, {entry.phase} of {entry.node}" for number, entry in waiting]
+    return f"{len(waiting)} open, charged in full by a resume: {_first_of(texts)}"
+
+
+def _overshoot(entries: list[Numbered]) -> str:
+    found = find_overshoots(entries)
+    for over in found:
+        if over.followed_by is not None:
+            problem = f"passed a cap, and yet record {over.followed_by} let another unit of {over.entry.node} through"
+            raise RecordError(f"ledger record {over.record}", problem, _DISTRUST)
+    if not found:
+        return "none"
+    texts = [
+        f"record {over.record}, {'a unit of ' if over.is_unit else ''}{over.entry.phase}, {over.entry.account} of "
+        f"{over.entry.node}, {format_usd(over.entry.micro_usd)}"
+        for over in found
+    ]
+    return f"{format_usd(sum(over.entry.micro_usd for over in found))} in {len(found)} segments: {'; '.join(texts)}"
+
+
+def _time(records: Sequence[Record]) -> str:
+    explained = explain_time(records)
+    sessions, share = explained.sessions, explained.share
+    if not sessions:
+        raise RecordError("ledger", "names no session: its time cannot be explained", _DISTRUST)
+    for number, session in enumerate(sessions, start=1):
+        if session.explained_ns > session.wall_ns * (2 - EXPLAINED_SHARE) + JUMP_NS:
+            problem = f"explains {_seconds(session.explained_ns)} of {_seconds(session.wall_ns)}"
+            raise RecordError(f"ledger session {number}", problem, _DISTRUST)
+    if share is None:
+        return "no time has passed"
+    # Rounded down: 97.999 % must not read as 98.
+    percent = f"{share * 10_000 // 1 / 100:.2f} %"
+    found = f"{percent} of {_seconds(explained.wall_ns)} explained, sessions: {len(sessions)}"
+    if share < EXPLAINED_SHARE:
+        raise RecordError("ledger", f"{found}; at least 98 % must be", "run it again on a machine with less other work")
+    return found
+
+
+def _seconds(duration_ns: int) -> str:
+    return f"{to_seconds(duration_ns):.3f} s"
+
+
+def _and(items: Iterable[str]) -> str:
+    return " and ".join(sorted(items))
+
+
+def _first_of(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return "; ".join(texts[:_SHOWN]) + more

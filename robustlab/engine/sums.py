@@ -1,0 +1,106 @@
+"""Holds the costs in a run's results against the sums of its ledger, to the micro-dollar; no torch.
+
+It does not know whether the ledger's chain is sound or whether its money follows from its quantities.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from robustlab.cost.audit import AccountUse, sum_accounts, sum_phases
+from robustlab.cost.entries import ACCOUNTS, BILLED, Account, Entry
+from robustlab.record.results import AccountCost, CellResult, NodeResult, Results
+from robustlab.units import to_seconds
+
+
+def find_differences(results: Results, entries: Sequence[Entry]) -> list[str]:
+    """Compare every cost of a run with what its ledger says.
+
+    Both accounts of each cell are compared in full, and so are their phases; of shared work, what the run paid for it;
+    the bill in whole.
+
+    Args:
+        results: What the run wrote.
+        entries: Records of money up to the head that the results name, in order.
+
+    Returns:
+        One text for each figure that differs.
+
+    Raises:
+        RecordError: If a resume took back more than there was.
+    """
+    wrong = [text for cell in results.cells for text in _differences_of_cell(cell, entries)]
+    wrong += [text for node in results.nodes for text in _differences_of_node(node, entries)]
+    return wrong + _differences_of_bill(results, entries)
+
+
+def _differences_of_cell(cell: CellResult, entries: Sequence[Entry]) -> list[str]:
+    own = [entry for entry in entries if entry.node == cell.cell_id]
+    sums, wrong = sum_accounts(own, "node"), []
+    accounts: tuple[tuple[Account, AccountCost], ...] = (
+        ("attacker", cell.cost.attacker),
+        ("laboratory", cell.cost.laboratory),
+    )
+    for account, cost in accounts:
+        use = sums.get((cell.cell_id, account), AccountUse())
+        written = _billed_facts(cost) | {
+            "train_tokens": cost.train_tokens,
+            "steps": cost.steps,
+            "overshoot_micro_usd": cost.overshoot_micro_usd,
+        }
+        due = _billed_facts_of(use) | {
+            "train_tokens": use.logical.train_tokens,
+            "steps": use.logical.steps,
+            "overshoot_micro_usd": use.overshoot_micro_usd,
+        }
+        wrong += _differences(f"{account} of {cell.cell_id}", written, due)
+    phases = {f"{phase.account} {phase.phase}": phase.micro_usd for phase in cell.phases}
+    paid = {f"{phase.account} {phase.phase}": phase.micro_usd for phase in sum_phases(own)}
+    return wrong + _differences(f"phases of {cell.cell_id}", phases, paid)
+
+
+def _differences_of_node(node: NodeResult, entries: Sequence[Entry]) -> list[str]:
+    own = [entry for entry in entries if entry.node == node.node and node.budget in (None, entry.purse)]
+    use = sum_accounts(own, "node").get((node.node, "laboratory"), AccountUse())
+    return _differences(f"laboratory of {node.node}", _billed_facts(node.cost), _billed_facts_of(use))
+
+
+def _differences_of_bill(results: Results, entries: Sequence[Entry]) -> list[str]:
+    if results.bill is None:
+        return ["there is no bill"]
+    paid = {
+        account: sum(entry.micro_usd for entry in entries if entry.account == account and entry.record in BILLED)
+        for account in ACCOUNTS
+    }
+    by_cell = sum(cell.cost.attacker.micro_usd for cell in results.cells)
+    written = results.bill.model_dump() | {"attacker's cells": by_cell}
+    due = {f"{account}_micro_usd": amount for account, amount in paid.items()}
+    due |= {"total_micro_usd": sum(paid.values()), "attacker's cells": paid["attacker"]}
+    return _differences("bill", written, due)
+
+
+def _billed_facts(cost: AccountCost) -> dict[str, float]:
+    names = ("device_seconds", "wall_seconds", "cpu_seconds", "billed_train_tokens", "billed_steps", "flops")
+    return {name: getattr(cost, name) for name in ("micro_usd", "prompt_tokens", "generated_tokens", *names)}
+
+
+def _billed_facts_of(use: AccountUse) -> dict[str, float]:
+    billed = use.billed
+    return {
+        "micro_usd": use.micro_usd,
+        "prompt_tokens": billed.prompt_tokens,
+        "generated_tokens": billed.generated_tokens,
+        "device_seconds": to_seconds(billed.device_ns),
+        "wall_seconds": to_seconds(billed.wall_ns),
+        "cpu_seconds": to_seconds(billed.cpu_ns),
+        "billed_train_tokens": billed.train_tokens,
+        "billed_steps": billed.steps,
+        "flops": billed.flops,
+    }
+
+
+def _differences(what: str, written: Mapping[str, float], due: Mapping[str, float]) -> list[str]:
+    names = dict.fromkeys([*written, *due])
+    return [
+        f"{what}: {name} is {written.get(name, 0)}, {due.get(name, 0)} in the ledger"
+        for name in names
+        if written.get(name) != due.get(name)
+    ]

@@ -1,0 +1,99 @@
+"""What all nodes of a run share, and the one place where a node's meter is made. It does not know what a node does."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from robustlab.cost.clocks import cpu_clock, iso_time, process_started_ns
+from robustlab.cost.meter import Meter
+from robustlab.cost.pace import Pace
+from robustlab.cost.prices import PriceCard
+from robustlab.record.journal import Journal
+from robustlab.record.run_folder import RunFolder
+from robustlab.report.live import LiveLine
+from robustlab.spec.budgets import Budget
+
+
+@dataclass
+class Session:
+    """What all nodes of a run share.
+
+    Attributes:
+        folder: The run's folder.
+        journal: Its ledger.
+        card: The price card.
+        hardware: Item of the card by which device time is billed.
+        cache: Root of the cache.
+        line: The live line.
+        pace: What the device should be able to do; the live line's first guess of every stage.
+        devices: Devices that are paid for while the clock runs.
+    """
+
+    folder: RunFolder
+    journal: Journal
+    card: PriceCard
+    hardware: str
+    cache: Path
+    line: LiveLine
+    pace: Pace
+    devices: int = 1
+    _ended_ns: int = field(default_factory=lambda: process_started_ns(time.monotonic_ns, time.time_ns))
+    _ended_cpu_ns: int = 0
+    _records: list[dict[str, object]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Read what an earlier process left, and book when this one was created: the ledger explains its time."""
+        started_ns = time.time_ns() - (time.monotonic_ns() - self._ended_ns)
+        self.journal.append({"kind": "session", "started": iso_time(started_ns, "microseconds"), "pid": os.getpid()})
+        self._records = [record for record in self.journal.records() if "record" in record]
+
+    @property
+    def charged(self) -> list[dict[str, object]]:
+        """Every record of the ledger that charges somebody, oldest first."""
+        return list(self._records)
+
+    def charges(self, node: str) -> list[dict[str, object]]:
+        """Records of the ledger that charge one node, oldest first."""
+        return [record for record in self._records if record["node"] == node]
+
+    @contextmanager
+    def meter(self, node: str, purse: str, budget: Budget) -> Iterator[Meter]:
+        """Bill a node from the moment at which the one before it ended, so that no time is left unexplained.
+
+        What an earlier process billed for the same node is taken up from the ledger, and so is what other nodes were
+        billed under the same purse.
+
+        Args:
+            node: Id of the node.
+            purse: Id of the budget.
+            budget: Its caps.
+
+        Yields:
+            Meter: Writes to the ledger; closed when the block ends, with or without an exception.
+        """
+
+        def write(record: dict[str, object]) -> None:
+            self.journal.append(record)
+            self._records.append(record)
+
+        meter = Meter(
+            budget,
+            self.card,
+            self.hardware,
+            node=node,
+            purse=purse,
+            clock=time.monotonic_ns,
+            write=write,
+            cpu_clock=cpu_clock,
+            devices=self.devices,
+            started_ns=self._ended_ns,
+            started_cpu_ns=self._ended_cpu_ns,
+        )
+        meter.restore(self._records)
+        try:
+            yield meter
+        finally:
+            self._ended_ns, self._ended_cpu_ns = meter.close()
