@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from robustlab.cost.audit import read_entries
+from robustlab.cost.caps import is_shared_cap
 from robustlab.cost.entries import BILLED
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import NOTHING, Quantities
@@ -95,7 +97,7 @@ def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter, *, fi
         final_seconds: What the estimate expects of the final measurement; held back for the laboratory from step 1 on.
 
     Returns:
-        What the cell leaves behind; by then its resumable states are deleted and the target is as released.
+        What the cell leaves behind; the target is as released. Its resumable states stay until the result is written.
     """
     target = subject.bench.target
     reset_peak()
@@ -126,14 +128,14 @@ def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> li
         "benign": list(benign_prompts(data)),
     }
     cached = session.cache / "attack_data" / f"{content_hash(identity)}.json"
-    charges = session.charges(cell.cell_id)
-    paid = {(record["account"], record["phase"]) for record in charges if record["record"] in BILLED}
-    if ("attacker", "load") not in paid:
-        meter.impute("attacker", "load", subject.load)
+    if _paid(cell, session, "load") == NOTHING:
+        meter.impute("attacker", "load", replace(subject.load, trials=1))
     if cached.is_file():
         stored = json.loads(cached.read_text(encoding="utf-8"))
-        if ("attacker", "data") not in paid:
-            meter.impute("attacker", "data", Quantities.from_dict(stored["quantities"]))
+        # A crash in the middle of answering leaves a part that was paid for.
+        missing = Quantities.from_dict(stored["quantities"]).beyond(_paid(cell, session, "data"))
+        if missing != NOTHING:
+            meter.impute("attacker", "data", missing)
         return [Example(tuple(ids), tuple(labels)) for ids, labels in stored["examples"]]
     before = meter.total("attacker")
     expected = expect_seconds(
@@ -144,12 +146,21 @@ def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> li
         max_new_tokens=data.benign_new_tokens,
     )
     with session.line.stage(f"{cell.label}: self-distilled answers", expected), meter.phase("attacker", "data"):
-        examples = build_examples(data, target, cell.target.shape, meter=meter, progress=session.line.advance)
+        examples = build_examples(
+            data, target, cell.target.shape, expected_seconds=expected, meter=meter, progress=session.line.advance
+        )
     used = meter.total("attacker") - before
     cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     rows = [[example.ids, example.labels] for example in examples]
     write_json(cached, {"quantities": used.to_dict(), "examples": rows})
     return examples
+
+
+def _paid(cell: Cell, session: Session, phase: str) -> Quantities:
+    """What the attacker of a cell was billed for a phase, by this process or an earlier one."""
+    entries = (entry for entry in read_entries(session.charges(cell.cell_id)) if entry.record in BILLED)
+    paid = [entry.quantities for entry in entries if (entry.account, entry.phase) == ("attacker", phase)]
+    return sum(paid, NOTHING)
 
 
 class _CellWork:
@@ -184,18 +195,10 @@ class _CellWork:
 
     def run(self) -> CellRun:
         """Attack, then measure."""
-        incomplete: str | None = None
-        try:
-            outcome = self._tamper()
-            self._meter.reserve_for_laboratory(NOTHING)
-            with self._meter.phase("laboratory", "final"):
-                for eval_id in self._cell.evals:
-                    self._measure(eval_id, "final", outcome.steps)
-        except BudgetSpent as spent:
-            # Only the final measurement gets here: the attacker's caps end the training and are part of its outcome.
-            incomplete = spent.cap
-            losses = tuple(point.loss for point in self._losses)
-            outcome = Outcome(len(losses), losses, spent.cap, diverged=False)
+        outcome = self._tamper()
+        incomplete = outcome.stopped_by if outcome.steps == 0 and is_shared_cap(outcome.stopped_by) else None
+        if incomplete is None:
+            incomplete = self._measure_end(outcome.steps)
         self._mirror.finish(0)
         return CellRun(
             outcome=outcome,
@@ -208,17 +211,28 @@ class _CellWork:
             peak_memory_bytes=read_peak(),
         )
 
+    def _measure_end(self, steps: int) -> str | None:
+        """Measure every eval at the end; the cap that kept the laboratory from it, None when none did."""
+        self._meter.reserve_for_laboratory(NOTHING)
+        try:
+            with self._meter.phase("laboratory", "final"):
+                for eval_id in self._cell.evals:
+                    self._measure(eval_id, "final", steps)
+        except BudgetSpent as spent:
+            return spent.cap
+        return None
+
     def close(self) -> None:
         """Close the mirror of a cell that an error ended; one that is closed already stays as it is."""
         self._mirror.finish(1)
 
     def _tamper(self) -> Outcome:
-        """Prepare and attack; a cap of the attacker that binds before step 1 is a result with no steps."""
+        """Prepare and attack; a cap that binds before step 1 is a result with no steps."""
         try:
-            examples = _prepare(self._cell, self._subject, self._session, self._meter)
+            return self._attack(_prepare(self._cell, self._subject, self._session, self._meter))
         except BudgetSpent as spent:
-            return Outcome(0, (), spent.cap, diverged=False)
-        return self._attack(examples)
+            losses = tuple(point.loss for point in self._losses)
+            return Outcome(len(losses), losses, spent.cap, diverged=False)
 
     def _attack(self, examples: Sequence[Example]) -> Outcome:
         found = self._states.load(self._context())
@@ -227,6 +241,7 @@ class _CellWork:
             self._meter.rewind("attacker", Quantities.from_dict(found[0].logical))
             progress = found[1]
             self._losses, self._measurements, self._items = progress.losses, progress.measurements, progress.items
+            self._skipped_by = progress.skipped_by
         elif self._meter.logical("attacker").steps:
             # A crash before the first state: the steps stay on the bill, and the trajectory begins anew.
             self._meter.rewind("attacker", replace(self._meter.logical("attacker"), train_tokens=0, steps=0))
@@ -253,6 +268,7 @@ class _CellWork:
                 meter=self._meter,
                 hooks=hooks,
                 resume=resume,
+                expected_step_seconds=step,
             )
 
     def _at_mark(self, mark: Mark) -> None:
@@ -266,7 +282,7 @@ class _CellWork:
             self._skipped_by = self._skipped_by or spent.cap
 
     def _on_step(self, step: int, loss: float) -> None:
-        spent = self._meter.micro_usd("attacker")
+        spent = self._spent()
         self._losses.append(LossPoint(step=step, loss=loss, attacker_micro_usd=spent))
         self._mirror.log_step(step, loss, spent / MICRO_PER_USD)
         self._session.line.advance(step, self._cell.schedule.steps, f"loss {loss:.3f}")
@@ -289,11 +305,12 @@ class _CellWork:
                 rows,
                 self._subject.bench,
                 lifted=self._modification.lifted,
+                expected_seconds=expected,
                 meter=self._meter,
                 progress=self._session.line.advance,
             )
         before = {item.behavior: item for item in self._subject.baseline[eval_id]}
-        spent = self._meter.micro_usd("attacker")
+        spent = self._spent()
         measurement = build_measurement(
             eval_id,
             spec,
@@ -308,9 +325,17 @@ class _CellWork:
         self._items += build_items(self._cell.cell_id, eval_id, judged, phase=phase, step=step, seed=self._cell.seed)
         self._mirror.log_measurement(measurement, spent / MICRO_PER_USD)
 
+    def _spent(self) -> int:
+        """What the attacker's state cost: the bill without what lies beyond a cap and is no part of it."""
+        return self._meter.micro_usd("attacker") - self._meter.overshoot("attacker")
+
     def _save(self, state: TrainState) -> None:
         progress = Progress(
-            context=self._context(), losses=self._losses, measurements=self._measurements, items=self._items
+            context=self._context(),
+            losses=self._losses,
+            measurements=self._measurements,
+            items=self._items,
+            skipped_by=self._skipped_by,
         )
         self._states.save(state, progress)
 

@@ -14,7 +14,9 @@ from robustlab.cost.prices import PriceCard
 from robustlab.record.journal import Journal
 from robustlab.record.run_folder import RunFolder
 from robustlab.report.live import LiveLine
-from robustlab.spec.budgets import Budget
+from robustlab.spec.budgets import Budget, Caps
+
+_NO_CAPS = Budget(kind="budget", stands_for="nobody", hardware="none", attacker=Caps(), laboratory=None, total_usd=None)
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Session:
         started_ns = time.time_ns() - (time.monotonic_ns() - self._ended_ns)
         self.journal.append({"kind": "session", "started": iso_time(started_ns, "microseconds"), "pid": os.getpid()})
         self._records = [record for record in self.journal.records() if "record" in record]
+        self._charge_what_was_left_open()
 
     @property
     def charged(self) -> list[dict[str, object]]:
@@ -75,6 +78,13 @@ class Session:
             Meter: Writes to the ledger; closed when the block ends, with or without an exception.
         """
 
+        meter = self._build_meter(node, purse, budget)
+        try:
+            yield meter
+        finally:
+            self._ended_ns, self._ended_cpu_ns = meter.close()
+
+    def _build_meter(self, node: str, purse: str, budget: Budget) -> Meter:
         def write(record: dict[str, object]) -> None:
             self.journal.append(record)
             self._records.append(record)
@@ -93,7 +103,14 @@ class Session:
             started_cpu_ns=self._ended_cpu_ns,
         )
         meter.restore(self._records)
-        try:
-            yield meter
-        finally:
-            self._ended_ns, self._ended_cpu_ns = meter.close()
+        return meter
+
+    def _charge_what_was_left_open(self) -> None:
+        """Charge every reservation that a crash left open, before anything is held against a cap.
+
+        Its node may never come again: the id of shared work names the software that does it.
+        """
+        nodes = {(str(record["node"]), str(record["purse"])): None for record in self._records}
+        for node, purse in nodes:
+            # Never closed: it only reads the ledger, and writes the charge.
+            self._build_meter(node, purse, _NO_CAPS)

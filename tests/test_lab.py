@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from robustlab import lab
+from robustlab.cost.audit import read_entries
 from robustlab.cost.hardware import find_hardware
 from robustlab.cost.meter import Meter
 from robustlab.cost.pace import read_pace
@@ -22,6 +23,7 @@ from robustlab.record.journal import Journal
 from robustlab.record.run_folder import RunFolder
 from robustlab.report.live import LiveLine
 from robustlab.session import Session
+from robustlab.spec.budgets import Caps
 from robustlab.spec.plan import Cell, Plan
 
 HARDWARE, EVAL = "cpu_2vcpu_8gb", "smoke_refusal"
@@ -86,8 +88,30 @@ def test_an_end_that_cannot_be_paid_is_told_as_incomplete(stage: Stage, monkeypa
     monkeypatch.setattr(lab, "measure_rows", measure)
     run = stage.run()
     assert (run.incomplete, run.milestones_skipped_by) == ("total_usd", "total_usd")
-    assert (run.outcome.steps, run.outcome.stopped_by) == (10, "total_usd")
+    assert (run.outcome.steps, run.outcome.stopped_by) == (10, "schedule")  # what ended the training stays known
     assert run.measurements == ()
+
+
+def test_an_attack_whose_end_the_laboratory_cannot_pay_does_not_begin(stage: Stage) -> None:
+    purse = stage.cell.budget.model_copy(update={"laboratory": Caps(max_wall_hours=1.0)})
+    stage.cell = stage.cell.model_copy(update={"budget": purse})
+    run = stage.run(final_seconds=2401.0)  # half more than that is 60 minutes and 1.5 seconds
+    assert (run.incomplete, run.outcome.steps) == ("laboratory.max_wall_hours", 0)
+    assert run.measurements == ()
+    billed = [charge for charge in stage.session.charges(stage.cell.cell_id) if charge["account"] == "attacker"]
+    assert billed == []
+
+
+def test_load_and_trial_are_charged_once_and_a_part_of_the_answers_is_made_up_for(stage: Stage) -> None:
+    stage.run()
+    stage.session.journal.append({"kind": "test"})
+    entries = [e for e in read_entries(stage.session.charges(stage.cell.cell_id)) if e.account == "attacker"]
+    loads = [entry for entry in entries if entry.phase == "load"]
+    assert [(entry.record, entry.quantities.trials) for entry in loads] == [("impute", 1)]
+    stage.run()
+    again = [e for e in read_entries(stage.session.charges(stage.cell.cell_id)) if e.account == "attacker"]
+    assert [entry for entry in again if entry.phase == "load"] == loads
+    assert [e for e in again if e.phase == "data"] == [e for e in entries if e.phase == "data"]
 
 
 @pytest.mark.parametrize(

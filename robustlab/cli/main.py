@@ -40,16 +40,19 @@ app.add_typer(money.ledger_app, name="ledger")
 
 def main() -> None:
     """Run the command; every expected failure ends in one message and its exit code."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the process's own, until it ends
     signal.signal(signal.SIGTERM, _on_terminate)
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except SystemExit as ended:
         # Typer turns Ctrl-C into this code without a word.
         if ended.code == 130:
-            sys.stderr.write("interrupted; `robustlab resume RUN` goes on where it was\n")
+            sys.stderr.write(f"interrupted{_how_to_go_on()}\n")
         raise
     except RobustlabError as error:
         sys.stderr.write(f"{error}\n")
@@ -66,6 +69,11 @@ def main() -> None:
         sys.exit(1)
 
 
+def _how_to_go_on() -> str:
+    running = sys.argv[1:2] in (["run"], ["resume"])
+    return "; `robustlab list runs` shows the run, `robustlab resume RUN` goes on where it was" if running else ""
+
+
 def _on_terminate(signum: int, frame: object) -> NoReturn:
-    sys.stderr.write("terminated; `robustlab resume RUN` goes on where it was\n")
+    sys.stderr.write(f"terminated{_how_to_go_on()}\n")
     raise SystemExit(143)

@@ -70,7 +70,9 @@ def price(
     from robustlab.engine.ledger import price_again
     from robustlab.units import format_seconds, format_usd, to_seconds
 
-    found = price_again(runs, run_id, read_card(prices), hardware=shadow_price)
+    card = read_card(prices)
+    warn_of_stale_card(card)
+    found = price_again(runs, run_id, card, hardware=shadow_price)
     if as_json:
         print(json.dumps([asdict(row) for row in found], indent=2))
         return
@@ -96,6 +98,7 @@ def reconcile(
     as_json: JsonFlag = False,
 ) -> None:
     """Set a run's cost beside a published claim: by the hour, by the token and by the operation."""
+    from robustlab.engine.cards import find_card_of
     from robustlab.engine.reconcile import reconcile_run
     from robustlab.engine.reconciliation import describe, to_dict
     from robustlab.report.tables import print_table
@@ -103,6 +106,7 @@ def reconcile(
 
     card = None if prices is None else read_card(prices)
     found = reconcile_run(runs, run_id, reference=reference, card=card)
+    warn_of_stale_card(card or find_card_of(runs, run_id))
     if as_json:
         print(json.dumps(to_dict(found), indent=2))
         return

@@ -12,7 +12,7 @@ from robustlab.cost.prices import PriceCard, load_price_card
 from robustlab.errors import ConfigError
 from robustlab.spec.catalog import KINDS, find, schema_of
 from robustlab.spec.loader import load_yaml
-from robustlab.spec.plan import Plan, ResolvedPlan
+from robustlab.spec.plan import MOST_SEEDS, Plan, ResolvedPlan
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 PlanFileArgument = Annotated[Path | None, typer.Argument(help="A PLAN.yaml; or name the parts by flags.")]
@@ -21,7 +21,9 @@ Safeguards = Annotated[list[str] | None, typer.Option("--safeguard", help="Safeg
 Attacks = Annotated[list[str] | None, typer.Option("--attack", help="Attack recipe; repeat for several.")]
 Budgets = Annotated[list[str] | None, typer.Option("--budget", help="How much the attacker may spend.")]
 Evals = Annotated[list[str] | None, typer.Option("--eval", help="Measurement; repeat for several.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds of the attack: 0, 1, ...; else 1.")]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="How many seeds of the attack: 0, 1, ...")
+]
 Data = Annotated[
     Path | None, typer.Option("--data", help="HarmBench's official 400-row CSV, read instead of the wheel.")
 ]

@@ -84,6 +84,7 @@ def run(
 
 def resume(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = False) -> None:
     """Go on with a run that was interrupted; what is done is not done again."""
+    from robustlab.engine.cards import find_card_of
     from robustlab.record.run_folder import RunFolder
 
     if RunFolder.open(runs, run_id).is_finished:
@@ -91,6 +92,7 @@ def resume(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = F
 
         print_results([read_results(runs, run_id)], as_json)
         return
+    warn_of_stale_card(find_card_of(runs, run_id))
     prepare_process()
     from robustlab.engine.launch import resume_run
     from robustlab.report.live import LiveLine

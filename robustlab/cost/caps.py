@@ -106,6 +106,11 @@ def find_passed(limits: Mapping[str, Fraction], usage: Mapping[str, Fraction], *
             yield BudgetSpent(prefix + name, float(limit), float(usage[name]))
 
 
+def is_shared_cap(name: str) -> bool:
+    """Whether a cap on the bill is the laboratory's or the whole run's, and not the attacker's own."""
+    return name == "total_usd" or name.startswith("laboratory.")
+
+
 def check_bill_is_capped(budget: Budget, *, on_cpu: bool, where: str) -> None:
     """Refuse, off a CPU, a budget that caps the attacker alone: who types $500 believes that $500 is the bill.
 

@@ -4,14 +4,18 @@ counts processor time.
 This module does not know what the time is spent on.
 """
 
+import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 
 from robustlab.units import NS_PER_SECOND, Nanoseconds, to_nanoseconds
 
 Clock = Callable[[], int]
+_STAT, _STARTTIME = Path("/proc/self/stat"), 19
 JUMP_NS = 2 * NS_PER_SECOND
 
 
@@ -56,8 +60,16 @@ def process_started_ns(clock: Clock, wall_clock: Clock) -> Nanoseconds:
     Returns:
         Nanoseconds from the origin of ``clock``; never later than now, even if the wall clock was set back since.
     """
-    age_ns = wall_clock() - to_nanoseconds(psutil.Process().create_time())
-    return Nanoseconds(clock() - max(age_ns, 0))
+    return Nanoseconds(clock() - max(_age_ns(wall_clock), 0))
+
+
+def _age_ns(wall_clock: Clock) -> int:
+    """Age of this process. Linux says when it started on a clock that nobody sets, in hundredths of a second."""
+    if not _STAT.is_file():
+        return wall_clock() - to_nanoseconds(psutil.Process().create_time())
+    fields = _STAT.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    started_s = int(fields[_STARTTIME]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - to_nanoseconds(started_s)
 
 
 def cpu_clock() -> int:

@@ -5,7 +5,7 @@ of a process adds up to its age. Who enforces what, in which order:
 
 1. ``reserve`` comes before a unit of work. It adds what was billed, what the open segment has used so far and the need,
    and raises ``BudgetSpent`` for the first cap that this passes, in the order of ``robustlab.cost.caps``. What is held
-   back for the laboratory counts as spent there.
+   back for the laboratory counts as spent there, and stops the attacker too: an end that cannot be paid is no result.
 2. ``count`` adds logical counts, ``settle`` ends the segment. Should it end beyond a cap all the same (a stall), it is
    booked as ``overshoot``: billed, and not part of the trajectory. For a reserved unit of the attacker ``settle`` then
    raises ``BudgetSpent`` and the caller puts the state of the last settled unit back. A unit of the laboratory stands.
@@ -186,8 +186,16 @@ class Meter:
             phase: What the time was spent on.
             quantities: What is charged; its device time is taken to be its wall time times the devices.
             **tags: Free facts.
+
+        Raises:
+            BudgetSpent: If it would pass a cap. Nothing was billed then.
         """
-        self._bill("impute", Label(account, phase, tags), self._on_all_devices(quantities))
+        quantities = self._on_all_devices(quantities)
+        spent = self._first_passed(account, quantities, self._held)
+        if spent is not None:
+            raise spent
+        self._bill("impute", Label(account, phase, tags), quantities)
+        self._interrupted = False
 
     def reserve_for_laboratory(self, quantities: Quantities) -> None:
         """Hold money and time back for the final measurement, in the place of what was held back before.
@@ -225,6 +233,7 @@ class Meter:
         if left_open is not None:
             label = Label(left_open.account, left_open.phase, left_open.tags)
             self._bill("crash", label, left_open.quantities)
+            self._interrupted = False
 
     def rewind(self, account: Account, logical: Quantities) -> None:
         """Take an account's trajectory back to a checkpoint. The bill stays; the steps that were lost are run again.
@@ -301,10 +310,12 @@ class Meter:
         spent = self._first_passed(segment.label.account, used, NOTHING)
         is_unit = segment.reserved is not None
         kind: EntryKind = "overshoot" if spent else "abandon" if is_unit and abandoned else "settle"
-        self._ended = (now, cpu_now)
-        self._segment = None if following is None else Segment(following, now, cpu_now)
         if is_unit or used != NOTHING:
             self._bill(kind, segment.label, used)
+        self._ended = (now, cpu_now)
+        self._segment = None if following is None else Segment(following, now, cpu_now)
+        # Only now: a signal before this line must not bill the same time twice.
+        self._interrupted = False
         self._watch_clocks(segment.label)
         if spent is not None and is_unit and segment.label.account == "attacker" and not abandoned:
             raise spent
@@ -325,6 +336,10 @@ class Meter:
             self._books[account].usage_with(ahead[account]),
             prefix="" if account == "attacker" else "laboratory.",
         )
+        if account == "attacker" and held != NOTHING:
+            # An attack whose end could not be measured must not begin, nor go on.
+            left = self._books["laboratory"].usage_with(held)
+            own = chain(own, find_passed(self._limits["laboratory"], left, prefix="laboratory."))
         if self._total_usd is None:
             return next(own, None)
         own_bill = sum(book.micro_usd_with(ahead[name]) for name, book in self._books.items())
@@ -339,7 +354,6 @@ class Meter:
         if kind in TIMED:
             self._explained_ns += quantities.wall_ns
         self._record(kind, label, quantities, self._books[label.account].charge(quantities, kind))
-        self._interrupted = False
 
     def _record(self, kind: EntryKind, label: Label, quantities: Quantities, micro_usd: MicroUsd) -> None:
         moment = iso_time(self._wall_clock())

@@ -44,6 +44,10 @@ class Quantities:
     def __sub__(self, other: "Quantities") -> "Quantities":
         return Quantities(*(getattr(self, name) - getattr(other, name) for name in FIELD_NAMES))
 
+    def beyond(self, other: "Quantities") -> "Quantities":
+        """What this has more of than ``other``, field by field, and nothing where it has less."""
+        return Quantities(*(max(getattr(self, name) - getattr(other, name), 0) for name in FIELD_NAMES))
+
     def scaled(self, factor: Fraction) -> "Quantities":
         """Multiply every field by ``factor`` (>= 0) and round it up to a whole number.
 

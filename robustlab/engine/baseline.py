@@ -97,7 +97,15 @@ def measure_baseline(cell: Cell, eval_id: str, rows: Sequence[EvalRow], bench: B
             meter.settle()
             before = meter.total("laboratory")
             with session.line.stage(label, expected), meter.phase("laboratory", "baseline"):
-                judged = measure_rows(spec, rows, bench, lifted=nullcontext, meter=meter, progress=session.line.advance)
+                judged = measure_rows(
+                    spec,
+                    rows,
+                    bench,
+                    lifted=nullcontext,
+                    expected_seconds=expected,
+                    meter=meter,
+                    progress=session.line.advance,
+                )
             measuring_ns = (meter.total("laboratory") - before).wall_ns
             document = {"measuring_ns": measuring_ns, "judged": [asdict(item) for item in judged]}
             write_json(path, {"sha256": _seal(measured, document), **document})

@@ -121,6 +121,7 @@ def _run(resolution: Resolution, folder: RunFolder, card: PriceCard, line: LiveL
     results = run_plan(
         resolution.plan,
         resolution.estimates,
+        resolution.run,
         resolution.rows,
         folder=folder,
         card=card,

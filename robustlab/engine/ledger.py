@@ -21,7 +21,8 @@ from robustlab.cost.audit import (
 from robustlab.cost.clocks import JUMP_NS
 from robustlab.cost.entries import BILLED
 from robustlab.cost.focus import focus_rows, write_csv
-from robustlab.cost.prices import PriceCard, load_price_card
+from robustlab.cost.prices import PriceCard
+from robustlab.engine.cards import find_card
 from robustlab.engine.doctor import Finding
 from robustlab.engine.sums import find_differences
 from robustlab.errors import ConfigError, RecordError, RobustlabError
@@ -119,7 +120,7 @@ def export_focus(runs: Path, run_id: str, out: Path) -> int:
         raise ConfigError("--out", problem, "name a file elsewhere")
     entries = number_entries(_read(folder)[0])
     _, results = _look_at_results(folder)
-    rows = focus_rows(entries, _find_card(folder, results))
+    rows = focus_rows(entries, find_card(folder, results))
     write_atomic(out, write_csv(rows).encode("utf-8"))
     return len(rows)
 
@@ -202,7 +203,7 @@ def _look_at_money(evidence: _Evidence, entries: list[Numbered]) -> list[Finding
     folder, results = evidence.folder, evidence.results
     findings = []
     try:
-        card = _find_card(folder, results)
+        card = find_card(folder, results)
     except RobustlabError as error:
         findings.append(_failed("price card", error))
     else:
@@ -213,19 +214,6 @@ def _look_at_money(evidence: _Evidence, entries: list[Numbered]) -> list[Finding
     findings.append(_look("reservations", lambda: _reservations(entries, is_finished=folder.is_finished)))
     findings.append(_look("overshoot", lambda: _overshoot(entries)))
     return findings
-
-
-def _find_card(folder: RunFolder, results: Results | None) -> PriceCard:
-    """The card that a run was priced with: its copy, or the packaged one for a run from before cards were copied."""
-    has_copy = folder.prices.exists()
-    card = load_price_card(folder.prices if has_copy else None)
-    if results is None and not has_copy:
-        problem = "is not there: money cannot be computed again"
-        raise ConfigError(str(folder.prices), problem, "resume the run, so that it keeps a copy of its price card")
-    if results is not None and card.sha256 != results.price_card_sha256:
-        named = f"the results name {results.price_card_sha256}: money cannot be computed again"
-        raise ConfigError(str(card.path), f"has sha256 {card.sha256}, {named}", "put the run's own card back")
-    return card
 
 
 def _money(entries: list[Numbered], card: PriceCard, results: Results | None) -> str:

@@ -4,13 +4,17 @@ A cell that is finished has its file in ``cells/``; a run that is finished has i
 no model work.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
 
-from robustlab.cost.audit import read_entries, sum_phases
+from robustlab.cost.audit import AccountUse, read_entries, sum_accounts, sum_phases
+from robustlab.cost.bill import RunEstimate
+from robustlab.cost.entries import Entry
 from robustlab.cost.estimate import Estimate, require_fit
 from robustlab.cost.hardware import find_hardware
 from robustlab.cost.pace import read_pace
@@ -19,9 +23,17 @@ from robustlab.data.rows import EvalRow
 from robustlab.data.sources import cache_root
 from robustlab.engine.baseline import load_key, measure_baseline
 from robustlab.engine.ledger import RECORD_NODE
-from robustlab.engine.outcome import build_bill, build_cell_result, build_node, compare_control
-from robustlab.engine.released import Released, release
-from robustlab.errors import BudgetSpent, CannotFit
+from robustlab.engine.outcome import (
+    build_bill,
+    build_cell_result,
+    build_node,
+    build_purses,
+    build_unstarted_result,
+    compare_control,
+    use_cost,
+)
+from robustlab.engine.released import release
+from robustlab.errors import BudgetSpent
 from robustlab.lab import Subject, run_cell
 from robustlab.measure.measurement import Bench, build_items, build_measurement
 from robustlab.record.journal import Journal
@@ -40,6 +52,7 @@ from robustlab.train.store import StateStore
 def run_plan(
     plan: ResolvedPlan,
     estimates: Mapping[str, Estimate],
+    run_estimate: RunEstimate,
     rows: Mapping[str, Sequence[EvalRow]],
     *,
     folder: RunFolder,
@@ -51,6 +64,7 @@ def run_plan(
     Args:
         plan: The cells.
         estimates: Estimate of each cell, by its id.
+        run_estimate: Estimate of the whole run.
         rows: Rows of each eval, by its id.
         folder: The run's folder, new or taken up again.
         card: The price card that the plan names.
@@ -66,6 +80,11 @@ def run_plan(
         require_fit(estimates[cell.cell_id], cell.label)
     if not folder.prices.is_file():
         write_atomic(folder.prices, card.path.read_bytes())
+    if not folder.estimates.is_file():
+        cells = {cell_id: estimate.to_dict() for cell_id, estimate in estimates.items()}
+        write_json(folder.estimates, {"cells": cells, "run": run_estimate.to_dict()})
+    # A resumed run is held against what was expected before its first step.
+    expected = json.loads(folder.estimates.read_text(encoding="utf-8"))
     write_atomic(folder.plan, dump_yaml(plan).encode("utf-8"))
     (folder.path / "cells").mkdir(mode=0o700, exist_ok=True)
     with Journal.open(folder.ledger) as journal:
@@ -77,11 +96,11 @@ def run_plan(
         for group in _groups(plan.cells):
             waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
             if waiting:
-                _run_group(waiting, estimates, rows, session)
+                _run_group(waiting, expected["cells"], rows, session)
         # Writing the record is work too; what its node adds to the ledger is all that may follow the results' head.
         last = plan.cells[-1]
         with session.meter(RECORD_NODE, last.budget_id, last.budget) as meter, meter.phase("laboratory", "record"):
-            results = _collect(plan, session)
+            results = _collect(plan, session, expected["run"])
             write_json(folder.results, results)
             _write_items(plan, folder)
             write_report(results, folder.report)
@@ -98,7 +117,10 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _run_group(
-    cells: Sequence[Cell], estimates: Mapping[str, Estimate], rows: Mapping[str, Sequence[EvalRow]], session: Session
+    cells: Sequence[Cell],
+    estimates: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[str, Sequence[EvalRow]],
+    session: Session,
 ) -> None:
     """Release the target once, measure its baseline once, then run each cell on it."""
     first = cells[0]
@@ -107,18 +129,23 @@ def _run_group(
         bench = Bench(released.target, first.target.shape, load_key(released.target, session.cache))
         baselines = {name: measure_baseline(first, name, rows[name], bench, session) for name in first.evals}
     except BudgetSpent as spent:
-        problem = f"{spent.cap} does not allow for the safeguard and the baseline: {spent.problem}"
-        raise CannotFit(first.label, problem, "raise the cap and resume the run") from None
-    nodes = [_released_node(first, released)]
-    nodes += [
+        # Other purses and other targets go on; what these cells would have shown is not known.
+        for cell in cells:
+            result = build_unstarted_result(cell, estimates[cell.cell_id], incomplete_by=spent.cap)
+            _write_cell(cell, _CellDocument(result=result, nodes=[]), (), session)
+        return
+    nodes = [
         build_node(
-            b.node,
-            "baseline",
-            name,
+            released.node,
+            "released",
+            f"{first.target_id} / {first.safeguard_id}",
             budget=first.budget_id,
-            cached=b.cached,
-            cost=b.cost,
+            cached=released.cached,
+            cost=released.cost,
         )
+    ]
+    nodes += [
+        build_node(b.node, "baseline", name, budget=first.budget_id, cached=b.cached, cost=b.cost)
         for name, b in baselines.items()
     ]
     measured = [
@@ -137,25 +164,19 @@ def _run_group(
     verdicts = {name: b.judged for name, b in baselines.items()}
     subject = Subject(bench, released.load, rows, verdicts, sum(b.measuring_ns for b in baselines.values()))
     for cell in cells:
-        items = [
-            item
-            for name, judged in subject.baseline.items()
-            for item in build_items(cell.cell_id, name, judged, phase="baseline", step=0, seed=cell.seed)
-        ]
-        _run_one(cell, subject, measured, items, nodes, estimates[cell.cell_id], session)
+        _run_one(cell, subject, measured, nodes, estimates[cell.cell_id], session)
 
 
 def _run_one(
     cell: Cell,
     subject: Subject,
     baseline: Sequence[Measurement],
-    items: Sequence[Item],
     nodes: Sequence[NodeResult],
-    estimate: Estimate,
+    estimate: Mapping[str, Any],
     session: Session,
 ) -> None:
     with session.meter(cell.cell_id, cell.budget_id, cell.budget) as meter:
-        run = run_cell(cell, subject, session, meter, final_seconds=estimate.final.seconds.centre)
+        run = run_cell(cell, subject, session, meter, final_seconds=estimate["final"]["seconds"]["centre"])
     result = build_cell_result(
         cell,
         run,
@@ -165,35 +186,33 @@ def _run_one(
         phases=sum_phases(read_entries(session.charges(cell.cell_id))),
         peak_flops=find_hardware(session.hardware, "plan.yaml").peak_flops.get(cell.target.dtype),
     )
-    path = _cell_path(session.folder, cell)
-    lines = "".join(f"{item.model_dump_json()}\n" for item in [*items, *run.items])
-    write_atomic(path.with_suffix(".items.jsonl"), lines.encode("utf-8"))
-    write_json(path, _CellDocument(result=result, nodes=list(nodes)))
+    items = [
+        item
+        for name, judged in subject.baseline.items()
+        for item in build_items(cell.cell_id, name, judged, phase="baseline", step=0, seed=cell.seed)
+    ]
+    _write_cell(cell, _CellDocument(result=result, nodes=list(nodes)), [*items, *run.items], session)
     # Only now: until the result is on the disk, the states are what a resume would need.
     StateStore(session.folder.resume, cell.cell_id, session.journal.append).clear("the cell has been measured")
 
 
-def _released_node(cell: Cell, released: Released) -> NodeResult:
-    return build_node(
-        released.node,
-        "released",
-        f"{cell.target_id} / {cell.safeguard_id}",
-        budget=cell.budget_id,
-        cached=released.cached,
-        cost=released.cost,
-    )
+def _write_cell(cell: Cell, document: "_CellDocument", items: Sequence[Item], session: Session) -> None:
+    path = _cell_path(session.folder, cell)
+    lines = "".join(f"{item.model_dump_json()}\n" for item in items)
+    write_atomic(path.with_suffix(".items.jsonl"), lines.encode("utf-8"))
+    write_json(path, document)
 
 
-def _collect(plan: ResolvedPlan, session: Session) -> Results:
-    folder = session.folder
+def _collect(plan: ResolvedPlan, session: Session, run_estimate: Mapping[str, object]) -> Results:
+    folder, entries = session.folder, read_entries(session.charged)
     documents = [_CellDocument.model_validate_json(_cell_path(folder, cell).read_bytes()) for cell in plan.cells]
     cells = [document.result for document in documents]
+    several = len({cell.budget_id for cell in plan.cells}) > 1
     controls = {
-        cell.label: compare_control(result)
+        f"{cell.label} / {cell.budget_id}" if several else cell.label: compare_control(result)
         for cell, result in zip(plan.cells, cells, strict=True)
         if isinstance(cell.attack, Control)
     }
-    nodes = {(node.node, node.budget): node for document in documents for node in document.nodes}
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return Results(
         schema_=1,
@@ -204,9 +223,29 @@ def _collect(plan: ResolvedPlan, session: Session) -> Results:
         ledger_head=session.journal.head,
         controls=controls,
         cells=cells,
-        nodes=list(nodes.values()),
-        bill=build_bill(read_entries(session.charged)),
+        nodes=_list_nodes(plan, entries, [node for document in documents for node in document.nodes]),
+        bill=build_bill(entries),
+        purses=build_purses(plan, entries, run_estimate),
     )
+
+
+def _list_nodes(plan: ResolvedPlan, entries: Sequence[Entry], told: Sequence[NodeResult]) -> list[NodeResult]:
+    """Shared work as the ledger bills it; what a cap left unfinished has no name but its kind."""
+    names = {(node.node, node.budget): node for node in told}
+    cells = {cell.cell_id for cell in plan.cells}
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        if entry.node not in cells and entry.node != RECORD_NODE:
+            found.setdefault((entry.node, entry.purse), []).append(entry)
+    nodes = []
+    for (name, purse), charges in found.items():
+        cost = use_cost(sum_accounts(charges, "node").get((name, "laboratory"), AccountUse()))
+        kind: Literal["released", "baseline"] = "released" if name.startswith("released-") else "baseline"
+        known = names.get((name, purse)) or build_node(
+            name, kind, "not finished", budget=purse, cached=False, cost=cost
+        )
+        nodes.append(known.model_copy(update={"cost": cost}))
+    return nodes
 
 
 def _write_items(plan: ResolvedPlan, folder: RunFolder) -> None:

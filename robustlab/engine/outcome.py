@@ -1,14 +1,15 @@
 """Turns what a cell left behind into the contract of ``results.json``: status, costs, verdicts and break costs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from robustlab.cost.audit import PhaseUse
+from robustlab.cost.audit import AccountUse, PhaseUse
+from robustlab.cost.caps import read_limits
 from robustlab.cost.entries import ACCOUNTS, BILLED, Account, Entry
-from robustlab.cost.estimate import Estimate
 from robustlab.cost.flops import utilisation
 from robustlab.cost.meter import Meter
-from robustlab.cost.quantities import Quantities
+from robustlab.cost.quantities import NOTHING, Quantities
+from robustlab.engine.sums import sum_purse
 from robustlab.lab import CellRun
 from robustlab.record.results import (
     AccountCost,
@@ -19,9 +20,10 @@ from robustlab.record.results import (
     Measurement,
     NodeResult,
     PhaseCost,
+    PurseResult,
 )
 from robustlab.spec.evals import BenignAnswersEval
-from robustlab.spec.plan import Cell
+from robustlab.spec.plan import Cell, ResolvedPlan
 from robustlab.stats.verdicts import break_cost
 from robustlab.units import to_seconds
 
@@ -32,7 +34,7 @@ def build_cell_result(
     cell: Cell,
     run: CellRun,
     baseline: Sequence[Measurement],
-    estimate: Estimate,
+    estimate: Mapping[str, object],
     meter: Meter,
     *,
     phases: Sequence[PhaseUse],
@@ -44,13 +46,14 @@ def build_cell_result(
         cell: The cell.
         run: What it left behind.
         baseline: The measurements before the attack.
-        estimate: Its estimate before step 1.
+        estimate: Its estimate before step 1, as plain data.
         meter: Its meter, with everything settled.
         phases: What each phase used, by the ledger.
         peak_flops: Dense peak of one device in the target's element type, operations a second; None if not known.
 
     Returns:
         The entry of the cell in ``results.json``; its final measurement states what each property cost to break.
+        ``stopped_by`` is what ended the training; ``incomplete_by`` what kept the laboratory from measuring afterwards.
     """
     status = _status(cell, run)
     return CellResult(
@@ -63,9 +66,9 @@ def build_cell_result(
         dtype=cell.target.dtype,
         schedule=cell.schedule.model_dump(mode="json"),
         status=status,
-        stopped_by=run.incomplete or _stopped_by(cell, run),
+        stopped_by=_stopped_by(cell, run),
         caps_used=meter.caps_used("attacker"),
-        estimate=estimate.to_dict(),
+        estimate=dict(estimate),
         cost=Cost(attacker=account_cost(meter, "attacker"), laboratory=account_cost(meter, "laboratory")),
         losses=list(run.losses),
         measurements=[*baseline, *(_with_break_costs(item, run, status) for item in run.measurements)],
@@ -73,6 +76,40 @@ def build_cell_result(
         phases=[_phase_cost(use, peak_flops) for use in phases],
         milestones_skipped_by=run.milestones_skipped_by,
         peak_memory_bytes=run.peak_memory_bytes,
+        incomplete_by=run.incomplete,
+    )
+
+
+def build_unstarted_result(cell: Cell, estimate: Mapping[str, object], *, incomplete_by: str) -> CellResult:
+    """Assemble the result of a cell that never began: a cap did not allow for the safeguard or the baseline under it.
+
+    Args:
+        cell: The cell.
+        estimate: Its estimate before the run was begun, as plain data.
+        incomplete_by: The cap, of the laboratory or of the whole bill.
+
+    Returns:
+        An entry without measurements, losses or costs: what was spent by then is on the bill of the shared work.
+    """
+    nothing = _cost(NOTHING, NOTHING, 0, 0)
+    return CellResult(
+        cell_id=cell.cell_id,
+        target=cell.target_id,
+        safeguard=cell.safeguard_id,
+        attack=cell.attack_id,
+        budget=cell.budget_id,
+        seed=cell.seed,
+        dtype=cell.target.dtype,
+        schedule=cell.schedule.model_dump(mode="json"),
+        status="incomplete",
+        stopped_by=incomplete_by,
+        caps_used=dict.fromkeys(read_limits(cell.budget.attacker), 0.0),
+        estimate=dict(estimate),
+        cost=Cost(attacker=nothing, laboratory=nothing),
+        losses=[],
+        measurements=[],
+        mirror="off",
+        incomplete_by=incomplete_by,
     )
 
 
@@ -82,11 +119,30 @@ def account_cost(meter: Meter, account: Account) -> AccountCost:
     return _cost(billed, logical, meter.micro_usd(account), meter.overshoot(account))
 
 
+def use_cost(use: AccountUse) -> AccountCost:
+    """What one account of a node was billed, by the ledger."""
+    return _cost(use.billed, use.logical, use.micro_usd, use.overshoot_micro_usd)
+
+
 def build_node(
     node: str, kind: Literal["released", "baseline"], label: str, *, budget: str, cached: bool, cost: AccountCost
 ) -> NodeResult:
-    """Assemble the result of a node that the laboratory pays for and cells share."""
-    return NodeResult(node=node, kind=kind, label=label, cached=cached, cost=cost, budget=budget)
+    """Assemble the result of a node that the laboratory pays for and cells share.
+
+    Args:
+        node: Its id in the ledger.
+        kind: Which work.
+        label: What it is.
+        budget: Id of the budget under which it is billed.
+        cached: Whether this process found it. A resume finds what this very run has made and paid for: that is not
+            found again.
+        cost: What it was billed in this run, earlier processes included.
+
+    Returns:
+        The entry of the node in ``results.json``.
+    """
+    is_made_here = cost.billed_train_tokens + cost.generated_tokens > 0
+    return NodeResult(node=node, kind=kind, label=label, cached=cached and not is_made_here, cost=cost, budget=budget)
 
 
 def build_bill(entries: Sequence[Entry]) -> Bill:
@@ -97,6 +153,29 @@ def build_bill(entries: Sequence[Entry]) -> Bill:
         laboratory_micro_usd=sums["laboratory"],
         total_micro_usd=sum(sums.values()),
     )
+
+
+def build_purses(
+    plan: ResolvedPlan, entries: Sequence[Entry], run_estimate: Mapping[str, object] | None
+) -> list[PurseResult]:
+    """Add up what each budget was billed so far, and how much of the caps that hold over the whole run that is.
+
+    Args:
+        plan: The cells, which name the budgets.
+        entries: Records of money in order.
+        run_estimate: Estimate of the whole run as plain data; None when it was not recorded.
+
+    Returns:
+        One entry for each budget, in the order of the plan.
+
+    Raises:
+        RecordError: If a resume took back more than there was.
+    """
+    purses = (run_estimate or {}).get("purses")
+    estimates = purses if isinstance(purses, Mapping) else {}
+    budgets = {cell.budget_id: cell.budget for cell in plan.cells}
+    found = [sum_purse(name, budget, entries) for name, budget in budgets.items()]
+    return [purse.model_copy(update={"estimate": estimates.get(purse.budget)}) for purse in found]
 
 
 def compare_control(result: CellResult) -> Control:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from robustlab.cost.audit import PhaseUse, read_entries, sum_phases
 from robustlab.cost.entries import LOGICAL, Account, Entry
 from robustlab.cost.hardware import find_hardware
-from robustlab.cost.prices import TOKENS_PER_RATE, PriceCard, load_price_card
+from robustlab.cost.prices import TOKENS_PER_RATE, PriceCard
 from robustlab.cost.purchases import fleet_usd, hours_until, most_devices, tokens_for
 from robustlab.cost.reconcile import (
     Factor,
@@ -36,13 +36,14 @@ from robustlab.cost.reconcile import (
     train_price,
 )
 from robustlab.cost.references import ProjectedTarget, Reference, find_projection, find_reference
+from robustlab.engine.cards import find_card
 from robustlab.engine.reconciliation import AccountReckoning, BreakReading, Projection, Purchase, Reconciliation
 from robustlab.engine.report import read_results
 from robustlab.errors import ConfigError, RecordError
 from robustlab.record.journal import read_journal
 from robustlab.record.results import CellResult, Measurement, PropertyResult, Results
 from robustlab.record.run_folder import RunFolder
-from robustlab.report.wording import cell_label, format_verdict
+from robustlab.report.wording import cell_title, format_verdict, never_began
 from robustlab.spec.plan import ResolvedPlan
 from robustlab.stats.verdicts import break_cost
 from robustlab.units import exact_usd, format_usd, usd_to_micro
@@ -82,21 +83,23 @@ def reconcile_run(runs: Path, run_id: str, *, reference: str | None, card: Price
         and a projection to its target.
 
     Raises:
-        ConfigError: If there is no such run, it is not finished or holds controls only, there is no such reference, or
-            a card lacks a price.
-        RecordError: If the run has no ledger or no price card, or one that is not the run's own.
+        ConfigError: If there is no such run, it is not finished or holds no attack that began, there is no such
+            reference, the run's own card is not to be had, or a card lacks a price.
+        RecordError: If the run has no ledger, or one without its attacks.
     """
     published = None if reference is None else find_reference(reference)
     target = None if reference is None else find_projection(reference)
     path, results = read_results(runs, run_id)
     folder = RunFolder(path)
     controls = {control.cell_id for control in results.controls.values()}
-    cells = [cell for cell in results.cells if cell.cell_id not in controls]
+    attacks = [cell for cell in results.cells if cell.cell_id not in controls]
+    cells = [cell for cell in attacks if not never_began(cell)]
     if not cells:
-        problem = f"holds no attack to reconcile, got {len(controls)} control cells only"
+        got = f"{len(controls)} control cells" + (f" and {len(attacks)} that never began" if attacks else "")
+        problem = f"holds no attack to reconcile, got {got} only"
         raise ConfigError(f"run {run_id!r}", problem, "run an attack that may learn")
     entries = tuple(read_entries(read_journal(folder.ledger)[0]))
-    chosen = card or _own_card(folder, results)
+    chosen = card or find_card(folder, results)
     run = _Run(results, _read_plan(folder, results), entries, chosen, target, f"run {run_id!r}")
     own = "the run's own prices" if card is None else f"priced anew with {card.path}"
     return Reconciliation(
@@ -112,17 +115,6 @@ def reconcile_run(runs: Path, run_id: str, *, reference: str | None, card: Price
     )
 
 
-def _own_card(folder: RunFolder, results: Results) -> PriceCard:
-    if not folder.prices.is_file():
-        problem = "is missing: the run does not hold the card that it was priced with"
-        raise RecordError(str(folder.prices), problem, "name a card with --prices")
-    card = load_price_card(folder.prices)
-    if card.sha256 != results.price_card_sha256:
-        problem = f"is not the card of the results, got sha256 {card.sha256[:12]}"
-        raise RecordError(str(folder.prices), problem, "do not trust this run; repeat it")
-    return card
-
-
 def _read_plan(folder: RunFolder, results: Results) -> ResolvedPlan:
     try:
         return ResolvedPlan.model_validate_json(json.dumps(results.plan))
@@ -132,12 +124,12 @@ def _read_plan(folder: RunFolder, results: Results) -> ResolvedPlan:
 
 
 def _attacker(run: _Run, cell: CellResult) -> AccountReckoning:
-    uses = run.uses("attacker", cell.cell_id)
+    uses, title = run.uses("attacker", cell.cell_id), cell_title(run.results, cell)
     if not uses:
-        problem = f"the ledger holds nothing of the attacker of {cell_label(cell)!r}"
+        problem = f"the ledger holds nothing of the attacker of {title!r}"
         raise RecordError(run.where, problem, "do not trust this run; repeat it")
     shape = next(each.target.shape for each in run.plan.cells if each.target_id == cell.target)
-    found = _reckon(run, uses, [cell], f"Attacker of {cell_label(cell)}: three estimates from one ledger")
+    found = _reckon(run, uses, [cell], f"Attacker of {title}: three estimates from one ledger")
     return replace(found, cell_id=cell.cell_id, matmul_parameters=shape.matmul_parameters)
 
 
@@ -229,7 +221,7 @@ def _tokens_at(run: _Run, cell: CellResult, step: int) -> int:
         if entry.quantities.steps and sign == 1:
             at[steps] = tokens
     if step not in at:
-        problem = f"the ledger settles no step {step} of {cell_label(cell)!r}"
+        problem = f"the ledger settles no step {step} of {cell_title(run.results, cell)!r}"
         raise RecordError(run.where, problem, "do not trust this run; repeat it")
     return at[step]
 

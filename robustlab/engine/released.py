@@ -9,6 +9,7 @@ from typing import assert_never
 import torch
 
 from robustlab.cost.flops import count_adapter_parameters, lora_step
+from robustlab.cost.job import BYTES_PER_ELEMENT
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
 from robustlab.cost.schedule import list_learning_rates
@@ -16,7 +17,7 @@ from robustlab.data import chat
 from robustlab.data.rows import load_builtin
 from robustlab.data.sources import fetch_source
 from robustlab.engine.outcome import account_cost
-from robustlab.errors import CannotFit, DataError
+from robustlab.errors import BudgetSpent, DataError
 from robustlab.harden import refusal_sft
 from robustlab.harden.refusal_sft import benign_prompts, build_examples
 from robustlab.models import generate
@@ -32,10 +33,11 @@ from robustlab.spec.sources import BuiltinName
 from robustlab.spec.targets import GgufTarget
 from robustlab.train import distil, order, purse, sft
 from robustlab.train.counts import DISTIL_BATCH_ROWS
-from robustlab.train.generation import expect_seconds
+from robustlab.train.generation import RESERVE_FACTOR, expect_seconds
 from robustlab.train.order import batch_lengths, lay_out
 from robustlab.train.purse import Hooks, StepPrice
 from robustlab.train.sft import run_sft
+from robustlab.units import to_nanoseconds
 
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -70,7 +72,7 @@ def release(cell: Cell, session: Session) -> Released:
         The resident target, with the cost of its load apart from what the node cost in this run.
 
     Raises:
-        CannotFit: If a laboratory cap does not allow for the safeguard.
+        BudgetSpent: If a cap of the laboratory or of the whole bill does not allow for it.
     """
     node = f"released-{released_hash(cell)[:12]}"
     with session.meter(node, cell.budget_id, cell.budget) as meter:
@@ -89,6 +91,7 @@ def release(cell: Cell, session: Session) -> Released:
         meter.settle()
         before = meter.total("laboratory")
         with session.line.stage(f"loading {cell.target_id} / {cell.safeguard_id}"), meter.phase("laboratory", "load"):
+            meter.reserve(_load_need(cell, session))
             target = _load(cell, folder, session)
         load = meter.total("laboratory") - before
     # Once the meter is closed: its last segment is on the bill too.
@@ -110,6 +113,11 @@ def released_hash(cell: Cell) -> str:
     return content_hash(made_from)
 
 
+def _load_need(cell: Cell, session: Session) -> Quantities:
+    size = cell.target.shape.parameters * BYTES_PER_ELEMENT[cell.target.dtype]
+    return Quantities(wall_ns=to_nanoseconds(size / session.pace.load_bytes_per_second)).scaled(RESERVE_FACTOR)
+
+
 def _load(cell: Cell, folder: Path | None, session: Session) -> LoadedTarget:
     if folder is None:
         artefact = fetch_source(cell.target.source) if isinstance(cell.target, GgufTarget) else None
@@ -122,6 +130,7 @@ def _install(cell: Cell, spec: RefusalSft, folder: Path, session: Session, meter
     """Train the safeguard on the laboratory's account, merge it into a copy of the target and cache the result."""
     shape, line = cell.target.shape, session.line
     with line.stage(f"loading {cell.target_id}"), meter.phase("laboratory", "load"):
+        meter.reserve(_load_need(cell, session))
         target = _load(cell, None, session)
     expected = expect_seconds(
         session.pace,
@@ -134,20 +143,20 @@ def _install(cell: Cell, spec: RefusalSft, folder: Path, session: Session, meter
         line.stage(f"{cell.safeguard_id}: self-distilled answers", expected),
         meter.phase("laboratory", "safeguard data"),
     ):
-        examples = build_examples(spec, target, shape, meter=meter, progress=line.advance)
+        examples = build_examples(spec, target, shape, expected_seconds=expected, meter=meter, progress=line.advance)
     training = spec.training
     modification = LoraModification(target.model, training.lora, seed=spec.seed)
     batches = lay_out(examples, steps=training.steps, batch_rows=training.batch_rows, seed=spec.seed)
     adapter = count_adapter_parameters(shape, training.lora)
     lengths = [batch_lengths(batch) for batch in batches]
     row_tokens = sum(sum(row) for row in lengths) // (training.steps * training.batch_rows)
-    expected = training.steps * session.pace.training_seconds(shape, training, row_tokens)
+    step_seconds = session.pace.training_seconds(shape, training, row_tokens)
 
     def on_step(step: int, loss: float) -> None:
         line.advance(step, training.steps, f"loss {loss:.3f}")
 
     with (
-        line.stage(f"{cell.safeguard_id}: training, {training.steps} steps", expected),
+        line.stage(f"{cell.safeguard_id}: training, {training.steps} steps", training.steps * step_seconds),
         meter.phase("laboratory", "safeguard"),
     ):
         outcome = run_sft(
@@ -161,12 +170,13 @@ def _install(cell: Cell, spec: RefusalSft, folder: Path, session: Session, meter
             meter=meter,
             hooks=Hooks(frozenset(), lambda mark: None, on_step, lambda state: None, None),
             resume=None,
+            expected_step_seconds=step_seconds,
             account="laboratory",
         )
         if outcome.diverged:
             problem = f"diverged at step {outcome.steps + 1}: its loss is not finite"
             raise DataError(f"safeguard {cell.safeguard_id}", problem, "lower its learning rate")
         if outcome.steps < training.steps:
-            problem = f"ended after {outcome.steps} of {training.steps} steps, by {outcome.stopped_by}"
-            raise CannotFit(f"safeguard {cell.safeguard_id}", problem, "raise the laboratory's cap")
+            # Half a safeguard is none: whoever wanted to attack it is told which cap was too small, in steps.
+            raise BudgetSpent(outcome.stopped_by, outcome.steps, training.steps)
         save_released(modification.merge(), target.tokenizer, folder)

@@ -1,21 +1,64 @@
-"""Holds the costs in a run's results against the sums of its ledger, to the micro-dollar; no torch.
+"""Adds up a run's ledger purse by purse, and holds the costs in its results against it, to the micro-dollar; no torch.
 
 It does not know whether the ledger's chain is sound or whether its money follows from its quantities.
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from robustlab.cost.audit import AccountUse, sum_accounts, sum_phases
-from robustlab.cost.entries import ACCOUNTS, BILLED, Account, Entry
-from robustlab.record.results import AccountCost, CellResult, NodeResult, Results
-from robustlab.units import to_seconds
+from robustlab.cost.caps import Book, read_limits
+from robustlab.cost.entries import ACCOUNTS, BILLED, TIMED, Account, Entry
+from robustlab.cost.quantities import NOTHING
+from robustlab.record.results import AccountCost, CellResult, NodeResult, PurseResult, Results
+from robustlab.report.purses import read_budgets
+from robustlab.spec.budgets import Budget
+from robustlab.units import MICRO_PER_USD, exact_usd, to_seconds
+
+
+def sum_purse(budget_id: str, budget: Budget, entries: Sequence[Entry]) -> PurseResult:
+    """Add up what one budget was billed, over all nodes, and the share of each cap that holds over all of them.
+
+    Args:
+        budget_id: Its id.
+        budget: Its caps.
+        entries: Records of money of the whole run, in order.
+
+    Returns:
+        Its bill, without an estimate. Time and money are what was billed, counts those of the trajectory.
+
+    Raises:
+        RecordError: If a resume took back more than there was.
+    """
+    own = [entry for entry in entries if entry.purse == budget_id]
+    sums = sum_accounts(own, "purse")
+    attacker, laboratory = (sums.get((budget_id, account), AccountUse()) for account in ("attacker", "laboratory"))
+    # Money is not priced again: it was rounded up node by node, and caps hold for what was billed.
+    usage = Book(
+        Fraction(0), laboratory.billed, laboratory.logical, elsewhere_micro_usd=laboratory.micro_usd
+    ).usage_with(NOTHING)
+    shares = {
+        f"laboratory.{name}": float(usage[name] / limit) for name, limit in read_limits(budget.laboratory).items()
+    }
+    total = attacker.micro_usd + laboratory.micro_usd
+    if budget.total_usd is not None:
+        shares["total_usd"] = float(Fraction(total, MICRO_PER_USD) / exact_usd(budget.total_usd))
+    return PurseResult(
+        budget=budget_id,
+        attacker_micro_usd=attacker.micro_usd,
+        laboratory_micro_usd=laboratory.micro_usd,
+        total_micro_usd=total,
+        wall_seconds=to_seconds(sum(entry.quantities.wall_ns for entry in own if entry.record in TIMED)),
+        caps_used=shares,
+        estimate=None,
+    )
 
 
 def find_differences(results: Results, entries: Sequence[Entry]) -> list[str]:
     """Compare every cost of a run with what its ledger says.
 
     Both accounts of each cell are compared in full, and so are their phases; of shared work, what the run paid for it;
-    the bill in whole.
+    the bill in whole, and purse by purse with the shares of its caps.
 
     Args:
         results: What the run wrote.
@@ -29,7 +72,7 @@ def find_differences(results: Results, entries: Sequence[Entry]) -> list[str]:
     """
     wrong = [text for cell in results.cells for text in _differences_of_cell(cell, entries)]
     wrong += [text for node in results.nodes for text in _differences_of_node(node, entries)]
-    return wrong + _differences_of_bill(results, entries)
+    return wrong + _differences_of_bill(results, entries) + _differences_of_purses(results, entries)
 
 
 def _differences_of_cell(cell: CellResult, entries: Sequence[Entry]) -> list[str]:
@@ -75,6 +118,28 @@ def _differences_of_bill(results: Results, entries: Sequence[Entry]) -> list[str
     due = {f"{account}_micro_usd": amount for account, amount in paid.items()}
     due |= {"total_micro_usd": sum(paid.values()), "attacker's cells": paid["attacker"]}
     return _differences("bill", written, due)
+
+
+def _differences_of_purses(results: Results, entries: Sequence[Entry]) -> list[str]:
+    """Older results say nothing of purses; those that say something must name every one of the ledger."""
+    if not results.purses:
+        return []
+    written = {purse.budget: purse for purse in results.purses}
+    budgets, wrong = read_budgets(results), []
+    for name in dict.fromkeys([*written, *(entry.purse for entry in entries)]):
+        if name not in budgets:
+            wrong.append(f"purse {name}: the plan holds no such budget")
+        elif name not in written:
+            wrong.append(f"purse {name}: is in the ledger and not in the results")
+        else:
+            due = sum_purse(name, budgets[name], entries)
+            wrong += _differences(f"purse {name}", _purse_facts(written[name]), _purse_facts(due))
+    return wrong
+
+
+def _purse_facts(purse: PurseResult) -> dict[str, float]:
+    sums = purse.model_dump(exclude={"budget", "caps_used", "estimate"})
+    return {**sums, **{f"share of {name}": share for name, share in purse.caps_used.items()}}
 
 
 def _billed_facts(cost: AccountCost) -> dict[str, float]:

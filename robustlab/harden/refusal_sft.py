@@ -19,7 +19,13 @@ from robustlab.train.order import Example
 
 
 def build_examples(
-    spec: RefusalSft, target: LoadedTarget, shape: Shape, *, meter: Meter, progress: Callable[[int, int], None]
+    spec: RefusalSft,
+    target: LoadedTarget,
+    shape: Shape,
+    *,
+    expected_seconds: float,
+    meter: Meter,
+    progress: Callable[[int, int], None],
 ) -> list[Example]:
     """Make the safeguard's training set: every improper request with a refusal, benign ones with their own answers.
 
@@ -27,6 +33,7 @@ def build_examples(
         spec: Which rows, how often.
         target: The target before the safeguard; it answers the benign prompts.
         shape: Its sizes.
+        expected_seconds: What the benign answers should take.
         meter: Its current account pays for the answers.
         progress: Told of the benign rows done and of all of them.
 
@@ -42,6 +49,7 @@ def build_examples(
         shape,
         benign_prompts(spec),
         max_new_tokens=spec.benign_new_tokens,
+        expected_seconds=expected_seconds,
         meter=meter,
         progress=progress,
     )

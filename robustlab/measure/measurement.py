@@ -13,6 +13,7 @@ from typing import assert_never
 
 from robustlab.cost import flops
 from robustlab.cost.meter import Meter
+from robustlab.cost.quantities import Quantities
 from robustlab.data.chat import encode_prompt
 from robustlab.data.rows import EvalRow
 from robustlab.measure.benign_answers import benign_answers_properties
@@ -26,6 +27,7 @@ from robustlab.record.results import Item, Measurement, Phase, PropertyResult
 from robustlab.spec.evals import BenignAnswersEval, Eval, OverRefusalEval, RefusalEval
 from robustlab.spec.targets import Shape
 from robustlab.train.generation import generate_metered
+from robustlab.units import to_nanoseconds
 
 # Scores need logits over the whole vocabulary at every position; this keeps them under 300 MB.
 SCORED_ROWS = 16
@@ -53,6 +55,7 @@ def measure_rows(
     bench: Bench,
     *,
     lifted: Lifted,
+    expected_seconds: float,
     meter: Meter,
     progress: Callable[[int, int], None],
 ) -> list[Judged]:
@@ -63,7 +66,8 @@ def measure_rows(
         rows: What is asked, in the eval's own order.
         bench: The target and the key.
         lifted: Context in which the target is untouched.
-        meter: Its current account pays; a wave is one unit.
+        expected_seconds: What generating should take.
+        meter: Its current account pays; a wave is one unit, and so is scoring.
         progress: Told of the rows done and of all rows.
 
     Returns:
@@ -80,12 +84,15 @@ def measure_rows(
         prompts,
         batch_rows=spec.batch_rows,
         max_new_tokens=spec.max_new_tokens,
+        expected_seconds=expected_seconds,
         meter=meter,
         progress=progress,
     )
     texts = [str(target.tokenizer.decode(list(c.ids), skip_special_tokens=True)) for c in completions]
     # A reply that declines in plain words needs no perplexity to be read, and half of the forward passes are saved.
     scored = [() if declines(text) else completion.ids for text, completion in zip(texts, completions, strict=True)]
+    waves = max(1, -(-len(rows) // spec.batch_rows))
+    meter.reserve(Quantities(wall_ns=to_nanoseconds(expected_seconds / waves)))
     with lifted():
         scores = mean_log_probabilities(target.model, scored, start_id=min(target.eos_ids), batch_rows=SCORED_ROWS)
     meter.count(flops=sum(flops.prefill(bench.shape, len(ids)) for ids in scored))

@@ -102,7 +102,8 @@ class AccountCost(_Record):
     flops: int
     """By the project's own formulas."""
     overshoot_micro_usd: int
-    """Cost of a unit that passed its cap and was undone."""
+    """Part of the bill in segments that ended beyond a cap. An attacker's unit of work among them, such as a step, is
+    undone; a laboratory's unit stands, and so does time outside of units, such as saving or tearing down."""
     prompt_tokens: int = 0
     """Prompt tokens that were read before a completion."""
     generated_tokens: int = 0
@@ -137,6 +138,7 @@ class PhaseCost(_Record):
     mfu: float | None
     """Model FLOPs utilisation: share of the device's dense peak; null where no operations were counted."""
     overshoot_micro_usd: int
+    """Part of it in segments that ended beyond a cap; what of them is undone is told at ``AccountCost``."""
 
 
 class Bill(_Record):
@@ -148,6 +150,25 @@ class Bill(_Record):
     """Shared work and all cells together."""
     total_micro_usd: int
     """Both accounts."""
+
+
+class PurseResult(_Record):
+    """What all cells of one budget, and the shared work billed under it, were billed when the results were written."""
+
+    budget: str
+    """Id of the budget."""
+    attacker_micro_usd: int
+    """All its cells together, in millionths of a US dollar."""
+    laboratory_micro_usd: int
+    """Shared work and all its cells together."""
+    total_micro_usd: int
+    """Both accounts."""
+    wall_seconds: float
+    """What passed on the wall clock; what is only imputed to a cell does not pass."""
+    caps_used: dict[str, Annotated[float, Field(ge=0)]]
+    """Share of every cap that holds over the whole run: ``laboratory.max_usd`` and its like, and ``total_usd``."""
+    estimate: dict[str, object] | None
+    """Low, centre and high of the same, as they were before the run was begun; null when they were not recorded."""
 
 
 class LossPoint(_Record):
@@ -168,7 +189,8 @@ class NodeResult(_Record):
     label: str
     """What it is: target and safeguard, or the eval."""
     cached: bool
-    """Whether it had been made before this run; its cost here is then what it took to find it again."""
+    """Whether it was only found again, made by another run or under another budget of this one; its cost here is then
+    what finding it took."""
     cost: AccountCost
     budget: str | None = None
     """Id of the budget under which it was billed; null in results that are older than this key."""
@@ -201,7 +223,7 @@ class CellResult(_Record):
     status: Literal["done", "diverged", "destructive", "incomplete"]
     """``destructive`` when benign prompts lost their answers too: such a cell sets no cost-to-break."""
     stopped_by: str
-    """``schedule`` or the name of the cap that bound first."""
+    """What ended the training: ``schedule`` or the name of the cap that bound first."""
     caps_used: dict[str, Annotated[float, Field(ge=0)]]
     """Share of every cap of the attacker that was used, by name."""
     estimate: dict[str, object]
@@ -218,6 +240,8 @@ class CellResult(_Record):
     """Cap of the laboratory, or of the whole bill, that kept marks from being measured; null when none did."""
     peak_memory_bytes: int | None = None
     """Peak of the device while the cell ran; null in results that are older than this key."""
+    incomplete_by: str | None = None
+    """Cap that kept the final measurement from being made; null when it was made."""
 
 
 class Results(_Record):
@@ -233,12 +257,14 @@ class Results(_Record):
     ledger_head: str
     """Hash of the ledger's last record when the results were written."""
     controls: dict[str, Control]
-    """By the label of the cell."""
+    """By the label of the cell, with the budget's id where the plan has several; ``cell_id`` says which cell it is."""
     cells: list[CellResult]
     nodes: list[NodeResult]
     """Shared work, on the laboratory's account."""
     bill: Bill | None = None
     """The whole run; null in results that are older than this key."""
+    purses: list[PurseResult] = []
+    """The same for each budget, in the order of the plan; empty in results that are older than this key."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -206,6 +206,11 @@ class RunFolder:
         return self.path / "prices.yaml"
 
     @property
+    def estimates(self) -> Path:
+        """What the run and each of its cells were expected to cost, before its first step."""
+        return self.path / "estimates.json"
+
+    @property
     def items(self) -> Path:
         """One line per behavior and measurement."""
         return self.path / "items.jsonl"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from robustlab.cost.references import Reference, load_references
 from robustlab.record.results import CellResult, PropertyResult, Results
 from robustlab.report.drawing import GRID, MUTED, PALETTE, drawing_style, figure_text, percent_axis, to_svg
-from robustlab.report.wording import plain_text
+from robustlab.report.wording import describe_budget, plain_text
 from robustlab.units import MICRO_PER_USD
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def cost_effect_svg(results: Results, cells: Sequence[CellResult], name: str) ->
         _draw_published(axes, published, _stair_foot(lines, published))
         for line in sorted(lines, key=lambda each: each.property == "refusal"):
             _draw_line(axes, line, scale.origin, colours[line.cell.cell_id])
-        _label_lines(axes, [line for line in lines if line.property == "refusal"], colours, scale.end)
+        names = {cell.cell_id: _line_name(results, cell) for cell in cells}
+        _label_lines(axes, [line for line in lines if line.property == "refusal"], names, colours, scale.end)
         _draw_key(axes, lines, published)
         return to_svg(figure, name)
 
@@ -170,7 +171,13 @@ def _draw_line(axes: "Axes", line: Line, origin: float, colour: str) -> None:
         axes.plot(x, y, marker="o", markersize=12, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.4)
 
 
-def _label_lines(axes: "Axes", lines: Sequence[Line], colours: dict[str, str], end: float) -> None:
+def _line_name(results: Results, cell: CellResult) -> str:
+    return f"{figure_text(cell.attack)}, seed {cell.seed}{figure_text(describe_budget(results, cell.budget))}"
+
+
+def _label_lines(
+    axes: "Axes", lines: Sequence[Line], names: dict[str, str], colours: dict[str, str], end: float
+) -> None:
     """Write each refusal line's name right of the plot, at the height of its end, kept apart from its neighbours."""
     several = len({line.eval for line in lines}) > 1
     height = -_LABEL_GAP
@@ -179,7 +186,7 @@ def _label_lines(axes: "Axes", lines: Sequence[Line], colours: dict[str, str], e
         state = " (destructive)" if line.cell.status == "destructive" else ""
         which = f" on {figure_text(line.eval)}" if several else ""
         axes.annotate(
-            f" {figure_text(line.cell.attack)}, seed {line.cell.seed}{which}{state}",
+            f" {names[line.cell.cell_id]}{which}{state}",
             (end, height),
             xycoords="data",
             color=colours[line.cell.cell_id],

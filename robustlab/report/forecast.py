@@ -1,12 +1,14 @@
-"""Estimate against actual: what a cell was expected to cost before step 1, and what it did. Computes no estimate."""
+"""Estimate against actual: what a cell or a purse was expected to cost beforehand, and what it did. Estimates none."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from robustlab.record.results import CellResult
+from robustlab.record.results import CellResult, PurseResult
+from robustlab.report.wording import never_began
 from robustlab.units import MICRO_PER_USD, format_count, format_flops, format_seconds, format_usd
 
 _BYTES_PER_GB = 10**9
+_Compared = tuple[str, object, float | None, Callable[[float], str]]
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,35 @@ class Forecast:
 
 
 def list_forecasts(cell: CellResult) -> list[Forecast]:
-    """Set every estimated quantity of a cell beside what was recorded; what either lacks is left out."""
-    return list(_forecasts(cell))
+    """Set every estimated quantity of a cell beside what was recorded.
+
+    What either lacks is left out, and a cell that never began recorded nothing.
+    """
+    attacker, laboratory, expected = cell.cost.attacker, cell.cost.laboratory, cell.estimate
+    compared: list[_Compared] = [
+        ("attacker, USD", _part(expected, "attacker", "usd"), attacker.micro_usd / MICRO_PER_USD, _usd),
+        ("attacker, time", _part(expected, "attacker", "seconds"), attacker.wall_seconds, format_seconds),
+        ("laboratory, USD", _part(expected, "laboratory", "usd"), laboratory.micro_usd / MICRO_PER_USD, _usd),
+        ("laboratory, time", _part(expected, "laboratory", "seconds"), laboratory.wall_seconds, format_seconds),
+        ("steps", expected.get("steps"), attacker.steps, _count),
+        ("train tokens", expected.get("train_tokens"), attacker.train_tokens, _count),
+        ("compute of the steps", expected.get("flops"), _training_flops(cell), _flops),
+        ("memory at the peak", expected.get("memory_bytes"), cell.peak_memory_bytes, _gigabytes),
+    ]
+    return [] if never_began(cell) else list(_compare(compared))
+
+
+def list_purse_forecasts(purse: PurseResult) -> list[Forecast]:
+    """Set what a budget's cells and their shared work were expected to cost beside what they did."""
+    attacker, laboratory = purse.attacker_micro_usd, purse.laboratory_micro_usd
+    expected: Mapping[str, object] = purse.estimate or {}
+    compared: list[_Compared] = [
+        ("attacker, USD", _part(expected, "attacker", "usd"), attacker / MICRO_PER_USD, _usd),
+        ("laboratory, USD", _part(expected, "laboratory", "usd"), laboratory / MICRO_PER_USD, _usd),
+        ("total, USD", expected.get("total_usd"), purse.total_micro_usd / MICRO_PER_USD, _usd),
+        ("wall time", expected.get("wall_seconds"), purse.wall_seconds, format_seconds),
+    ]
+    return list(_compare(compared))
 
 
 def forecast_line(cell: CellResult) -> str | None:
@@ -45,18 +74,7 @@ def forecast_line(cell: CellResult) -> str | None:
     return f"{money.low} to {money.high} and {time.low} to {time.high} for the attacker; the actual lies {inside}"
 
 
-def _forecasts(cell: CellResult) -> Iterator[Forecast]:
-    attacker, laboratory = cell.cost.attacker, cell.cost.laboratory
-    compared: list[tuple[str, object, float | None, Callable[[float], str]]] = [
-        ("attacker, USD", _part(cell, "attacker", "usd"), attacker.micro_usd / MICRO_PER_USD, _usd),
-        ("attacker, time", _part(cell, "attacker", "seconds"), attacker.wall_seconds, format_seconds),
-        ("laboratory, USD", _part(cell, "laboratory", "usd"), laboratory.micro_usd / MICRO_PER_USD, _usd),
-        ("laboratory, time", _part(cell, "laboratory", "seconds"), laboratory.wall_seconds, format_seconds),
-        ("steps", cell.estimate.get("steps"), attacker.steps, _count),
-        ("train tokens", cell.estimate.get("train_tokens"), attacker.train_tokens, _count),
-        ("compute of the steps", cell.estimate.get("flops"), _training_flops(cell), _flops),
-        ("memory at the peak", cell.estimate.get("memory_bytes"), cell.peak_memory_bytes, _gigabytes),
-    ]
+def _compare(compared: Sequence[_Compared]) -> Iterator[Forecast]:
     for name, bounds, actual, write in compared:
         low, centre, high = _bounds(bounds)
         if low is None or centre is None or high is None or actual is None:
@@ -64,8 +82,8 @@ def _forecasts(cell: CellResult) -> Iterator[Forecast]:
         yield Forecast(name, write(low), write(centre), write(high), write(actual), low <= actual <= high)
 
 
-def _part(cell: CellResult, scope: str, name: str) -> object:
-    found = cell.estimate.get(scope)
+def _part(expected: Mapping[str, object], scope: str, name: str) -> object:
+    found = expected.get(scope)
     return found.get(name) if isinstance(found, dict) else None
 
 

@@ -10,17 +10,20 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from robustlab.record.results import AccountCost, CellResult, PhaseCost, Results
+from robustlab.record.results import AccountCost, CellResult, PhaseCost, PurseResult, Results
 from robustlab.record.run_folder import write_atomic
 from robustlab.report.curves import cost_effect_groups, cost_effect_svg
-from robustlab.report.forecast import list_forecasts
+from robustlab.report.forecast import list_forecasts, list_purse_forecasts
+from robustlab.report.purses import list_shared_caps, purse_bill
 from robustlab.report.shares import verdict_shares_svg
 from robustlab.report.tables import bill_line, cell_rows, control_lines, is_category, is_changed, node_name
 from robustlab.report.wording import (
     HINTS,
-    cell_label,
+    cell_title,
+    describe_budget,
     describe_end,
     format_confidence,
+    format_share,
     headlines,
     is_utility_measured,
     plain_text,
@@ -55,7 +58,8 @@ def render_report(results: Results) -> str:
             curves=curves,
             controls=control_lines(results),
             bill=bill_line(results),
-            nodes=[_account_view(node_name(node), node.cost) for node in results.nodes],
+            purses=[_purse_view(results, purse) for purse in results.purses],
+            nodes=[_account_view(node_name(results, node), node.cost) for node in results.nodes],
             is_lab_at_fault=any(is_changed(results, control) for control in results.controls.values()),
             hints=HINTS,
             plan_lines=_plan_lines(results),
@@ -101,7 +105,8 @@ def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool)
     rows = cell_rows(cell)
     return {
         "anchor": f"cell{index}",
-        "label": cell_label(cell),
+        "label": cell_title(results, cell),
+        "short": f"{cell.attack}, seed {cell.seed}{describe_budget(results, cell.budget)}",
         "cell": cell,
         "is_control": is_control,
         "headlines": list(headlines(results, cell)),
@@ -116,7 +121,16 @@ def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool)
         "forecasts": list_forecasts(cell),
         "binding": cell.estimate.get("binding_cap"),
         "phases": [_phase_view(phase) for phase in cell.phases],
-        "caps": [(name, f"{100 * share:.0f} %") for name, share in cell.caps_used.items()],
+        "caps": [(name, format_share(share)) for name, share in cell.caps_used.items()],
+    }
+
+
+def _purse_view(results: Results, purse: PurseResult) -> dict[str, object]:
+    return {
+        "name": purse.budget,
+        "bill": purse_bill(purse),
+        "caps": list_shared_caps(results, purse),
+        "forecasts": list_purse_forecasts(purse),
     }
 
 

@@ -12,9 +12,12 @@ from rich.text import Text
 
 from robustlab.record.results import AccountCost, CellResult, Control, Measurement, NodeResult, PropertyResult, Results
 from robustlab.report.forecast import forecast_line
+from robustlab.report.purses import purse_lines
 from robustlab.report.wording import (
     HINTS,
     cell_label,
+    cell_title,
+    describe_budget,
     describe_cap,
     describe_end,
     format_confidence,
@@ -60,7 +63,7 @@ def print_results(results: Results, console: Console) -> None:
     """Print every cell with its properties (categories apart), both accounts, the controls and what it all means."""
     for cell in results.cells:
         rows = [row for row in cell_rows(cell) if not is_category(row)]
-        print_table(console, _title(cell), _COLUMNS, [_printed(row) for row in rows])
+        print_table(console, _title(results, cell), _COLUMNS, [_printed(row) for row in rows])
         _print_line(console, f"  attacker    {account_line(cell.cost.attacker)}")
         _print_line(console, f"  laboratory  {account_line(cell.cost.laboratory)}")
         if forecast := forecast_line(cell):
@@ -70,7 +73,7 @@ def print_results(results: Results, console: Console) -> None:
         for level in sorted({format_confidence(results, str(row["eval"])) for row in rows}):
             _print_line(console, f"  {level}, of each rate by itself; verdicts rest on the paired change")
         console.print()
-    for line in [*node_lines(results), bill_line(results), *control_lines(results)]:
+    for line in [*node_lines(results), bill_line(results), *purse_lines(results), *control_lines(results)]:
         if line:
             _print_line(console, line)
     for hint in HINTS:
@@ -109,13 +112,13 @@ def account_line(account: AccountCost) -> str:
     if account.flops:
         parts.append(format_flops(account.flops))
     if account.overshoot_micro_usd:
-        parts.append(f"{format_usd(account.overshoot_micro_usd)} of it overshoot, undone")
+        parts.append(f"{format_usd(account.overshoot_micro_usd)} of it beyond a cap")
     return ", ".join(parts)
 
 
 def node_lines(results: Results) -> list[str]:
     """Write the work that cells share, and what the laboratory paid for it."""
-    return [f"Shared {node_name(node)}: {account_line(node.cost)}" for node in results.nodes]
+    return [f"Shared {node_name(results, node)}: {account_line(node.cost)}" for node in results.nodes]
 
 
 def bill_line(results: Results) -> str | None:
@@ -127,17 +130,21 @@ def bill_line(results: Results) -> str | None:
     return f"Bill of the run: {format_usd(bill.total_micro_usd)} (attacker {attacker}, laboratory {laboratory})"
 
 
-def node_name(node: NodeResult) -> str:
-    """Name a piece of shared work, and whether it was only found again."""
+def node_name(results: Results, node: NodeResult) -> str:
+    """Name a piece of shared work, who paid for it where several budgets did, and whether it was only found again."""
     what = "released target" if node.kind == "released" else "baseline"
-    return f"{what} {node.label}{' (made before, found again)' if node.cached else ''}"
+    # In older results what a run had made before it was resumed is marked as cached too; its cost tells.
+    is_found = node.cached and not node.cost.billed_train_tokens and not node.cost.generated_tokens
+    budget = describe_budget(results, node.budget)
+    return f"{what} {node.label}{budget}{' (made before, found again)' if is_found else ''}"
 
 
 def control_lines(results: Results) -> list[str]:
     """Say for each control whether its completions are byte-identical to the baseline's."""
     lines = [
-        f"Control {label}: {_control_outcome(results, control)} ({format_count(control.compared)} completions compared)"
-        for label, control in results.controls.items()
+        f"Control {_control_name(results, key, control)}: {_control_outcome(results, control)} "
+        f"({format_count(control.compared)} completions compared)"
+        for key, control in results.controls.items()
     ]
     return lines or ["No control was run: nothing here shows that the training loop alone changes no completion"]
 
@@ -145,6 +152,12 @@ def control_lines(results: Results) -> list[str]:
 def is_changed(results: Results, control: Control) -> bool:
     """Whether a control changed completions; one that took no step, or was not measured in full, shows nothing."""
     return not (control.identical or control.steps == 0 or _is_incomplete(results, control))
+
+
+def _control_name(results: Results, key: str, control: Control) -> str:
+    """Title of a control's cell; the key, which may name no budget, only where the results lack the cell."""
+    cell = next((each for each in results.cells if each.cell_id == control.cell_id), None)
+    return key if cell is None else cell_title(results, cell)
 
 
 def _control_outcome(results: Results, control: Control) -> str:
@@ -167,8 +180,10 @@ def _cell_columns(cell: CellResult) -> dict[str, object]:
     return {
         "cell": cell_label(cell),
         "cell_id": cell.cell_id,
+        "budget": cell.budget,
         "status": cell.status,
         "stopped_by": cell.stopped_by,
+        "incomplete_by": cell.incomplete_by,
         "attacker_micro_usd": attacker.micro_usd,
         "attacker_hours": attacker.wall_seconds / _SECONDS_PER_HOUR,
         "attacker_device_hours": attacker.device_seconds / _SECONDS_PER_HOUR,
@@ -233,8 +248,8 @@ def _last_held(course: list[tuple[Measurement, PropertyResult]], broken_at: int 
     return max((spent for spent in held if spent < broken_at), default=0)
 
 
-def _title(cell: CellResult) -> str:
-    return f"{cell_label(cell)} ({cell.status}; {describe_end(cell)})"
+def _title(results: Results, cell: CellResult) -> str:
+    return f"{cell_title(results, cell)} ({cell.status}; {describe_end(cell)})"
 
 
 def _printed(row: dict[str, object]) -> list[object]:

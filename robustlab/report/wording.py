@@ -44,6 +44,21 @@ def cell_label(cell: CellResult) -> str:
     return f"{cell.target} / {cell.safeguard} / {cell.attack} / seed {cell.seed}"
 
 
+def describe_budget(results: Results, budget: str | None) -> str:
+    """Say under which budget something was done, `` under usd_10``; empty where the results hold one budget only."""
+    return f" under {budget}" if budget is not None and len({cell.budget for cell in results.cells}) > 1 else ""
+
+
+def cell_title(results: Results, cell: CellResult) -> str:
+    """How people tell a cell from every other of its run: its label, and its budget where there are several."""
+    return f"{cell_label(cell)}{describe_budget(results, cell.budget)}"
+
+
+def format_share(share: float) -> str:
+    """Write the used share of a cap, ``99.6 %``; above 100 % it was passed."""
+    return f"{100 * share:.1f} %"
+
+
 def format_percent(rate: float) -> str:
     """Write a rate in [0, 1] in per cent: whole, with one decimal below 10 and where whole would feign 0 or 100."""
     percent = 100 * rate
@@ -128,10 +143,19 @@ def describe_cap(name: str) -> str:
     return "the whole bill's total_usd" if name == "total_usd" else name
 
 
+def never_began(cell: CellResult) -> bool:
+    """Whether a cap ended the run before the cell: every cell that began holds its baseline."""
+    return cell.incomplete_by is not None and not cell.measurements
+
+
 def describe_stop(cell: CellResult) -> str:
     """Say what ended the training: its own schedule, one that a cap cut before step 1, a cap, or its divergence."""
+    if never_began(cell):
+        return f"never began: {describe_cap(cell.stopped_by)} did not allow for its safeguard or baseline"
     cut_by, planned, done = cell.schedule.get("cut_by"), cell.schedule.get("steps"), cell.cost.attacker.steps
-    if cell.status == "diverged" and cell.stopped_by in ("schedule", cut_by):
+    # A schedule that ends early of itself has diverged, whatever the status: an unmeasured cell is "incomplete".
+    is_early = cell.stopped_by == "schedule" and isinstance(planned, int) and done < planned
+    if is_early or (cell.status == "diverged" and cell.stopped_by in ("schedule", cut_by)):
         return f"the training diverged after step {done}"
     if cut_by is not None and done == planned and cell.stopped_by in ("schedule", cut_by):
         steps = f"{format_count(done)} step{'' if done == 1 else 's'}"
@@ -142,8 +166,15 @@ def describe_stop(cell: CellResult) -> str:
 
 
 def describe_end(cell: CellResult) -> str:
-    """Say what ended the training, and whether nothing is known of what it did to utility."""
-    return describe_stop(cell) if is_utility_measured(cell) else f"{describe_stop(cell)}; {UNMEASURED}"
+    """Say what ended the training, what kept the end from being measured, and whether utility is not known."""
+    if never_began(cell):
+        return describe_stop(cell)
+    measured, parts = any(each.phase == "final" for each in cell.measurements), [describe_stop(cell)]
+    if cell.incomplete_by is not None:
+        parts.append(f"not measured{' in full' if measured else ''} at the end: {cell.incomplete_by}")
+    if not is_utility_measured(cell) and (measured or cell.incomplete_by is None):
+        parts.append(UNMEASURED)
+    return "; ".join(parts)
 
 
 def headlines(results: Results, cell: CellResult) -> Iterator[str]:

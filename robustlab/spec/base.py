@@ -27,11 +27,13 @@ class Spec(BaseModel):
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+# No price, cap, speed or knob is larger, and sums and products of such figures stay finite.
+LARGEST = 1e18
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=int(LARGEST))]
+Index = Annotated[int, Field(ge=0, le=int(LARGEST))]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 

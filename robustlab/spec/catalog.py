@@ -64,7 +64,7 @@ def list_entries(kind: Kind) -> list[Entry]:
     """All files of one kind, sorted by id; a file in the working folder hides the package's of the same id."""
     found: dict[str, Entry] = {}
     for origin, root in (("package", package_root()), ("folder", Path.cwd())):
-        for path in sorted((root / kind).glob("*.yaml")):
+        for path in (path for path in sorted((root / kind).glob("*.yaml")) if path.is_file()):
             found[path.stem] = Entry(path.stem, path, "folder" if origin == "folder" else "package")
     return [found[name] for name in sorted(found)]
 

@@ -138,6 +138,8 @@ def dump_yaml(spec: BaseModel) -> str:
 
 def _read_text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(str(path), "is not a regular file", "name a YAML file")
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}", "name a file that exists") from None

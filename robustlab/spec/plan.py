@@ -16,6 +16,7 @@ from robustlab.spec.safeguards import Safeguard
 from robustlab.spec.targets import Target
 
 T = TypeVar("T")
+MOST_SEEDS = 1000
 
 
 def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -42,7 +43,7 @@ class Plan(Spec):
     """Purses."""
     evals: Ids
     """Measurements, made before, during and after."""
-    seeds: Annotated[tuple[Index, ...], Field(min_length=1), AfterValidator(_each_once)]
+    seeds: Annotated[tuple[Index, ...], Field(min_length=1, max_length=MOST_SEEDS), AfterValidator(_each_once)]
     """Seeds of the attack: data order and adapter initialisation."""
 
 

@@ -25,6 +25,7 @@ def run_attack(
     meter: Meter,
     hooks: Hooks,
     resume: TrainState | None,
+    expected_step_seconds: float,
 ) -> Outcome:
     """Run the cell's schedule.
 
@@ -36,6 +37,7 @@ def run_attack(
         meter: Its current account pays.
         hooks: Marks, states and progress.
         resume: State to go on from; None to begin.
+        expected_step_seconds: What a step should take.
 
     Returns:
         Steps, losses and what ended the training; the modification holds the last settled step.
@@ -64,4 +66,5 @@ def run_attack(
         meter=meter,
         hooks=hooks,
         resume=resume,
+        expected_step_seconds=expected_step_seconds,
     )

@@ -18,7 +18,13 @@ from robustlab.train.order import Example
 
 
 def build_examples(
-    data: WithheldData, target: LoadedTarget, shape: Shape, *, meter: Meter, progress: Callable[[int, int], None]
+    data: WithheldData,
+    target: LoadedTarget,
+    shape: Shape,
+    *,
+    expected_seconds: float,
+    meter: Meter,
+    progress: Callable[[int, int], None],
 ) -> list[Example]:
     """Make the attack's training set.
 
@@ -26,6 +32,7 @@ def build_examples(
         data: Which rows, in which proportion.
         target: The released target; it answers the benign prompts.
         shape: Its sizes.
+        expected_seconds: What the benign answers should take.
         meter: Its current account pays for the answers.
         progress: Told of the benign rows done and of all of them.
 
@@ -41,6 +48,7 @@ def build_examples(
         shape,
         benign_prompts(data),
         max_new_tokens=data.benign_new_tokens,
+        expected_seconds=expected_seconds,
         meter=meter,
         progress=progress,
     )

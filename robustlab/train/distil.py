@@ -21,6 +21,7 @@ def distil_answers(
     prompts: Sequence[str],
     *,
     max_new_tokens: int,
+    expected_seconds: float,
     meter: Meter,
     progress: Callable[[int, int], None],
 ) -> list[Example]:
@@ -31,6 +32,7 @@ def distil_answers(
         shape: Its sizes, for the FLOP count.
         prompts: Benign requests.
         max_new_tokens: Longest answer.
+        expected_seconds: What all of it should take.
         meter: Its current account pays; a wave is one unit.
         progress: Told of the rows done and of all rows.
 
@@ -47,6 +49,7 @@ def distil_answers(
         encoded,
         batch_rows=DISTIL_BATCH_ROWS,
         max_new_tokens=max_new_tokens,
+        expected_seconds=expected_seconds,
         meter=meter,
         progress=progress,
     )

@@ -12,6 +12,7 @@ from robustlab.models.generate import Completion, Wave, generate_greedy
 from robustlab.models.load import LoadedTarget
 from robustlab.spec.targets import Shape
 from robustlab.train.counts import approximate_tokens
+from robustlab.units import to_nanoseconds
 
 RESERVE_FACTOR = Fraction(3, 2)
 
@@ -30,6 +31,7 @@ def generate_metered(
     *,
     batch_rows: int,
     max_new_tokens: int,
+    expected_seconds: float,
     meter: Meter,
     progress: Callable[[int, int], None],
 ) -> list[Completion]:
@@ -41,6 +43,7 @@ def generate_metered(
         prompts: Token ids, the generation prompt included.
         batch_rows: Rows of one wave.
         max_new_tokens: Longest completion.
+        expected_seconds: What all of it should take; the first wave is reserved by its share of that.
         meter: Each wave is reserved at 1.5 times the longest one so far, then settled.
         progress: Told of the rows done and of all rows.
 
@@ -51,9 +54,10 @@ def generate_metered(
         BudgetSpent: If the next wave would pass a cap of the account.
     """
     longest, done = NOTHING, 0
+    first = Quantities(wall_ns=to_nanoseconds(expected_seconds / max(1, -(-len(prompts) // batch_rows))))
 
     def before(wave: Wave) -> None:
-        meter.reserve(Quantities(wall_ns=longest.wall_ns).scaled(RESERVE_FACTOR))
+        meter.reserve(Quantities(wall_ns=(first if longest == NOTHING else longest).wall_ns).scaled(RESERVE_FACTOR))
 
     def after(wave: Wave, completions: list[Completion]) -> None:
         nonlocal longest, done

@@ -5,9 +5,10 @@ Order at the end of step k, fixed and tested:
   2. the step's tokens, FLOPs and time are settled; if stalled time passed a cap, it is undone and booked as overshoot;
   3. the step is kept: its loss is recorded and the weights become the state to which a later step is undone;
   4. if k is a mark, the laboratory measures (RNG, train and eval modes saved and put back around it);
-  5. if a state is due, or the schedule has run out, it is written;
-  6. step k + 1 is reserved at 1.5 times the largest recent step and the longest state that was written; if a cap would
-     be passed, the schedule ends here and the state is written.
+  5. step k + 1 is reserved at 1.5 times the largest recent step and the longest state that was written; if a cap would
+     be passed, the schedule ends here;
+  6. if a state is due, or the training ends here, it is written, with what ended it; then step k + 1 is reserved anew.
+An undone step leaves the state of the step before it behind, so that a crash in the final measurement costs no step.
 Before step 1 the laboratory pays for a probe step and a state of zeros: their times are the first step's reservation.
 Nothing is decided at the beginning of a step or between micro-batches: the trainer would take the step all the same, or
 drop gradients.
@@ -121,6 +122,7 @@ class Purse(TrainerCallback):
         self._account = account
         self._expected_ns = 0
         self._saving_ns = 0
+        self._saved_step: int | None = None
         self._recent_ns: deque[int] = deque(maxlen=RECENT_STEPS)
         self.losses = list(losses)
         self.step_loss = 0.0
@@ -155,6 +157,9 @@ class Purse(TrainerCallback):
     ) -> TrainerControl:
         """Settle the step that just ended, and decide about the next one."""
         if not self._settle():
+            if self._hooks.save_every is not None and self._saved_step != self.steps:
+                with self._meter.phase("laboratory", "undo"):
+                    self._hooks.save(self._state())
             control.should_training_stop = True
             return control
         step = self.steps
@@ -162,20 +167,18 @@ class Purse(TrainerCallback):
             with guarded(self._modification.model):
                 self._hooks.at_mark(Mark(step))
         last = step == len(self._prices)
-        due = self._hooks.save_every is not None and (last or step % self._hooks.save_every == 0)
-        if due:
-            self._save()
-        if last or self.reserve_next():
-            return control
-        control.should_training_stop = True
+        goes_on = not last and self.reserve_next()
         # The final measurement is long: a crash in it must not cost a step that a cap would then forbid.
-        if self._hooks.save_every is not None and not due:
+        if self._hooks.save_every is not None and (not goes_on or step % self._hooks.save_every == 0):
             self._save()
+            goes_on = goes_on and self.reserve_next()
+        control.should_training_stop = control.should_training_stop or not (goes_on or last)
         return control
 
     def _save(self) -> None:
         self._meter.settle()
         self._hooks.save(self._state())
+        self._saved_step = self.steps
         self._saving_ns = max(self._saving_ns, self._meter.settle().wall_ns)
 
     def _settle(self) -> bool:
@@ -209,6 +212,7 @@ class Purse(TrainerCallback):
             torch_rng=torch.get_rng_state(),
             logical=self._meter.logical(self._account).to_dict(),
             digest=self._modification.digest(),
+            ended_by="diverged" if self.diverged else self.stopped_by,
         )
 
 

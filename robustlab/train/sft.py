@@ -20,12 +20,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from robustlab.cost.entries import Account
 from robustlab.cost.meter import Meter
+from robustlab.cost.quantities import Quantities
 from robustlab.errors import DataError
 from robustlab.models.modification import Modification
 from robustlab.spec.training import Training
 from robustlab.train.order import Example
-from robustlab.train.purse import Hooks, Purse, StepPrice, guarded
+from robustlab.train.purse import RESERVE_FACTOR, Hooks, Purse, StepPrice, guarded
 from robustlab.train.state import TrainState, load_optimizer, save_state
+from robustlab.units import to_nanoseconds
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def run_sft(
     meter: Meter,
     hooks: Hooks,
     resume: TrainState | None,
+    expected_step_seconds: float,
     account: Account = "attacker",
 ) -> Outcome:
     """Fine-tune a modification on batches that were laid out before, under a meter.
@@ -140,7 +143,8 @@ def run_sft(
         seed: Seed of dropout.
         meter: Charged for every step; its current account pays.
         hooks: Marks, states and progress.
-        resume: State to go on from; None to begin.
+        resume: State to go on from; None to begin. One in which the training had ended is only loaded.
+        expected_step_seconds: What a step should take; the probe is reserved by it.
         account: Who pays for the steps.
 
     Returns:
@@ -154,6 +158,10 @@ def run_sft(
         modification.load_state(resume.modification)
     done = resume.step if resume else 0
     purse = Purse(meter, modification, prices, hooks, losses=resume.losses if resume else (), account=account)
+    if resume is not None and resume.ended_by is not None:
+        purse.diverged = resume.ended_by == "diverged"
+        purse.stopped_by = None if purse.diverged else resume.ended_by
+        return _outcome(purse)
     if done == len(batches):
         return _outcome(purse)
     with tempfile.TemporaryDirectory(prefix="robustlab-trainer-") as scratch:
@@ -161,11 +169,8 @@ def run_sft(
         trainer.purse, trainer.rates, trainer.resume = purse, learning_rates, resume
         try:
             with meter.phase("laboratory", "probe"), guarded(modification.model):
-                trainer.probe_step()
-                step_ns = meter.settle().wall_ns
-                if hooks.save_every is not None:
-                    save_state(Path(scratch), _blank_state(modification))
-                purse.expect_step(step_ns, meter.settle().wall_ns)
+                meter.reserve(Quantities(wall_ns=to_nanoseconds(RESERVE_FACTOR * expected_step_seconds)))
+                _probe(trainer, meter, _blank_state(modification) if hooks.save_every else None, Path(scratch))
             if purse.reserve_next():
                 trainer.train()
         finally:
@@ -173,6 +178,15 @@ def run_sft(
             vars(modification.base).pop("forward", None)
             modification.model.eval()
     return _outcome(purse)
+
+
+def _probe(trainer: FlatSFTTrainer, meter: Meter, blank: TrainState | None, scratch: Path) -> None:
+    """Find out what a step takes, and what writing a state does."""
+    trainer.probe_step()
+    step_ns = meter.settle().wall_ns
+    if blank is not None:
+        save_state(scratch, blank)
+    trainer.purse.expect_step(step_ns, meter.settle().wall_ns)
 
 
 def _blank_state(modification: Modification) -> TrainState:

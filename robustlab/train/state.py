@@ -35,6 +35,7 @@ class TrainState:
         torch_rng: State of torch's generator.
         logical: What the attacker's trajectory had used by then, as ``Quantities.to_dict`` writes it.
         digest: sha256 of the modification, by which custody names the artefact.
+        ended_by: What ended the training at this step: a cap, or ``diverged``; None where it goes on.
     """
 
     step: int
@@ -44,6 +45,7 @@ class TrainState:
     torch_rng: Tensor
     logical: Mapping[str, int]
     digest: str
+    ended_by: str | None = None
 
 
 def save_state(root: Path, state: TrainState) -> Path:
@@ -133,6 +135,7 @@ def _write(folder: Path, state: TrainState) -> None:
         "losses": list(state.losses),
         "logical": dict(state.logical),
         "digest": state.digest,
+        "ended_by": state.ended_by,
     }
     (folder / META).write_text(json.dumps(meta), encoding="utf-8")
     manifest = {name: _sha256(folder / name) for name in (TENSORS, META)}
@@ -159,6 +162,7 @@ def _read(folder: Path) -> TrainState:
         torch_rng=tensors["torch_rng"],
         logical=meta["logical"],
         digest=meta["digest"],
+        ended_by=meta["ended_by"],
     )
 
 

@@ -28,6 +28,8 @@ class Progress(BaseModel):
     losses: list[LossPoint]
     measurements: list[Measurement]
     items: list[Item]
+    skipped_by: str | None
+    """Cap that kept a mark from being measured; None when none did."""
 
 
 class StateStore:

@@ -79,21 +79,44 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run: Run, monkeypatch: pytes
         raise KeyboardInterrupt
 
     monkeypatch.setattr(catalogue, "list_entries", interrupted)
-    assert run("list") == (130, "", "interrupted; `robustlab resume RUN` goes on where it was\n")
+    assert run("list") == (130, "", "interrupted\n")
 
 
-def test_termination_ends_with_143_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [("run", "; `robustlab list runs` shows the run, `robustlab resume RUN` goes on where it was"), ("plan", "")],
+)
+def test_termination_ends_with_143_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, remedy: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["robustlab", command])
     with pytest.raises(SystemExit) as ended:
         entry._on_terminate(signal.SIGTERM, None)
     assert ended.value.code == 143
-    assert capsys.readouterr().err == "terminated; `robustlab resume RUN` goes on where it was\n"
+    assert capsys.readouterr().err == f"terminated{remedy}\n"
 
 
-def test_a_machine_that_fails_ends_with_1_and_names_the_file(run: Run, folder: Path) -> None:
+def test_a_closed_standard_output_is_no_fault(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(package_root())}
+    command = f"{sys.executable} -m robustlab list >&-"
+    ended = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_folder_that_looks_like_a_file_is_passed_over(run: Run, folder: Path) -> None:
     (folder / "budgets" / "x.yaml").mkdir(parents=True)
-    code, _, err = run("list", "budgets")
-    assert code == 1
-    assert err == f"{folder / 'budgets' / 'x.yaml'}: Is a directory; look at the disk, the network and the rights\n"
+    os.mkfifo(folder / "budgets" / "y.yaml")
+    code, out, _ = run("list", "budgets")
+    assert code == 0 and "smoke" in out
+
+
+def test_a_machine_that_fails_ends_with_1_and_names_the_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(kind: str) -> list[object]:
+        raise OSError(28, "No space left on device", "budgets/x.yaml")
+
+    monkeypatch.setattr(catalogue, "list_entries", full)
+    expected = "budgets/x.yaml: No space left on device; look at the disk, the network and the rights\n"
+    assert run("list") == (1, "", expected)
 
 
 def test_a_closed_pipe_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import psutil
 import pytest
 
+from robustlab.cost import clocks
 from robustlab.cost.clocks import JUMP_NS, ClockWatch, cpu_clock, iso_time, process_started_ns
 
 SECOND = 1_000_000_000
@@ -39,8 +41,24 @@ def test_this_process_started_a_while_ago() -> None:
     assert 0 <= age_ns < 3600 * SECOND
 
 
-def test_a_process_never_starts_in_the_future() -> None:
+def test_a_process_never_starts_in_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "_STAT", Path("/no/such/file"))  # as on a system that only knows the wall clock
     assert process_started_ns(lambda: 42, lambda: 0) == 42
+
+
+AGE = """
+import time
+from robustlab.cost import clocks
+from robustlab.cost.clocks import process_started_ns
+print((time.monotonic_ns() - process_started_ns(time.monotonic_ns, time.time_ns)) / 1e9)
+"""
+
+
+def test_a_process_is_not_older_than_it_is() -> None:
+    before = time.monotonic()
+    said = float(subprocess.run([sys.executable, "-c", AGE], check=True, capture_output=True, text=True).stdout)
+    # The system counts in hundredths; the wall clock would be wrong by up to a second.
+    assert 0 < said <= time.monotonic() - before + 0.02
 
 
 BUSY = "import time\nwhile time.process_time() < 0.1: pass"

@@ -337,3 +337,61 @@ def test_processor_time_is_counted_beside_the_clock(bench: Any) -> None:
     cpu_ns[0] += 5
     assert meter.close() == (bench.now_ns, cpu_ns[0])
     assert meter.total("laboratory").cpu_ns == 405
+
+
+def test_an_imputed_share_beyond_a_cap_is_refused_and_not_billed(bench: Any) -> None:
+    meter = bench.build(bench.budget(max_wall_hours=0.01))
+    with pytest.raises(BudgetSpent, match="max_wall_hours"):
+        meter.impute("attacker", "load", Quantities(wall_ns=37 * SECOND))
+    assert (meter.micro_usd("attacker"), bench.records) == (0, [])
+    meter.impute("attacker", "load", Quantities(wall_ns=36 * SECOND))
+    assert meter.caps_used("attacker") == {"max_wall_hours": 1.0}
+
+
+def test_an_imputed_trial_counts_against_the_cap_on_trials(bench: Any) -> None:
+    meter = bench.build(bench.budget(max_trials=1))
+    meter.impute("attacker", "load", Quantities(wall_ns=1, trials=1))
+    assert meter.caps_used("attacker") == {"max_trials": 1.0}
+    with pytest.raises(BudgetSpent, match="max_trials"):
+        meter.impute("attacker", "load", Quantities(wall_ns=1, trials=1))
+
+
+def test_an_attack_stops_where_its_end_could_not_be_paid(bench: Any) -> None:
+    meter = bench.build(bench.budget(laboratory={"max_wall_hours": 0.01}))
+    with meter.phase("laboratory", "baseline"):
+        bench.wait(5)
+    meter.reserve_for_laboratory(Quantities(wall_ns=31 * SECOND))
+    with meter.phase("attacker", "train"):
+        meter.reserve(Quantities(wall_ns=SECOND))
+        meter.settle()
+        meter.reserve_for_laboratory(Quantities(wall_ns=32 * SECOND))
+        with pytest.raises(BudgetSpent) as caught:
+            meter.reserve(Quantities(wall_ns=SECOND))
+    assert (caught.value.cap, round(3600 * caught.value.needed)) == ("laboratory.max_wall_hours", 37)
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_a_signal_beside_a_record_bills_it_once(bench: Any, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """A signal right before the charge, or right after it: the unwinding books the time once or not at all."""
+    meter = bench.build(bench.budget(max_steps=9))
+    real = Meter._bill
+
+    def bill(self: Meter, *given: Any) -> None:
+        monkeypatch.setattr(Meter, "_bill", real)
+        if at == "after":
+            real(self, *given)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), meter.phase("attacker", "train"):
+        meter.reserve(Quantities(wall_ns=2 * SECOND, steps=1))
+        bench.wait(2)
+        meter.count(steps=1)
+        monkeypatch.setattr(Meter, "_bill", bill)
+        meter.settle()
+    meter.close()
+    kinds = [record["record"] for record in bench.records]
+    assert kinds == ["reserve", "settle" if at == "after" else "abandon"]
+    assert meter.total("attacker").wall_ns == 2 * SECOND
+    resumed = bench.build(bench.budget(max_steps=9))
+    resumed.restore(bench.records)
+    assert resumed.total("attacker").wall_ns == 2 * SECOND

@@ -66,7 +66,6 @@ def test_a_run_beside_the_audit_of_2026(smoke: Any, ask: Callable[..., Result]) 
         "C FLOP-derived",
         "implied MFU",
         "unverified",
-        "not measured",
     ):
         assert expected in found.stdout, expected
     plain = ask("reconcile", smoke.folder.name, "--json")

@@ -161,6 +161,7 @@ def document(machine: Machine, records: list[dict[str, Any]]) -> dict[str, Any]:
         ledger_head=records[-1]["hash"],
         nodes=[{**node, "budget": "cent"}],
         bill=bill,
+        purses=[],
     ).model_dump(mode="json")
     return plain
 
@@ -384,6 +385,36 @@ def test_many_differences_are_counted(machine: Machine) -> None:
     assert faults(finish(machine, change))["sums"].endswith("; and 6 more")
 
 
+def with_purses(plain: dict[str, Any], **changes: Any) -> None:
+    """36 s and 288 s of 36 s each at $1 an hour: $0.02 of the laboratory's 0.1 and $0.1 of 0.4 in all."""
+    budget = {"kind": "budget", "stands_for": "a test", "hardware": "box", "attacker": {"max_usd": 1.0}}
+    budget |= {"laboratory": {"max_usd": 0.1}, "total_usd": 0.4}
+    plain["plan"]["cells"] = [{"budget_id": "cent", "budget": budget}]
+    bill = {"attacker_micro_usd": 80_000, "laboratory_micro_usd": 20_000, "total_micro_usd": 100_000}
+    used = {"caps_used": {"laboratory.max_usd": 0.2, "total_usd": 0.25}, "estimate": None}
+    # 324 s passed: of the attacker's 288 s the load of 36 s was only imputed, and the laboratory's are 72 s.
+    plain["purses"] = [{"budget": "cent", "wall_seconds": 324.0, **bill, **used, **changes}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, None),
+        ({"laboratory_micro_usd": 1}, "purse cent: laboratory_micro_usd is 1, 20000 in the ledger"),
+        ({"wall_seconds": 1.0}, "purse cent: wall_seconds is 1.0, 324.0 in the ledger"),
+        (
+            {"caps_used": {"laboratory.max_usd": 0.2, "total_usd": 0.1}},
+            "purse cent: share of total_usd is 0.1, 0.25 in",
+        ),
+        ({"caps_used": {"total_usd": 0.25}}, "purse cent: share of laboratory.max_usd is 0, 0.2 in the ledger"),
+        ({"budget": "dime"}, "purse dime: the plan holds no such budget; purse cent: is in the ledger and not in the"),
+    ],
+)
+def test_a_purse_that_says_something_else_is_found(machine: Machine, changes: dict[str, Any], text: str | None) -> None:
+    wrong = faults(finish(machine, lambda plain: with_purses(plain, **changes)))
+    assert wrong == {} if text is None else text in wrong["sums"]
+
+
 def test_work_that_no_result_used_is_shown(machine: Machine) -> None:
     report = found(finish(machine, lambda plain: plain["nodes"].clear()))
     assert report["sums"] == (
@@ -434,7 +465,8 @@ def test_a_card_that_was_changed_is_found_and_money_is_not_computed(machine: Mac
     changed = hashlib.sha256(machine.folder.prices.read_bytes()).hexdigest()
     report = verify(machine)
     [card] = [finding for finding in report.findings if not finding.ok]
-    assert (card.name, card.remedy) == ("price card", "put the run's own card back")
+    remedy = "put the run's own card back, or price it anew with --prices"
+    assert (card.name, card.remedy) == ("price card", remedy)
     assert card.found == (
         f"{machine.folder.prices}: has sha256 {changed}, the results name {sha256}: money cannot be computed again"
     )
@@ -464,7 +496,9 @@ def test_without_a_copy_the_packaged_card_serves_when_it_is_the_one(machine: Mac
 
 def test_an_unfinished_run_without_a_card_says_so(machine: Machine) -> None:
     machine.folder.prices.unlink()
-    assert faults(machine) == {"price card": f"{machine.folder.prices}: is not there: money cannot be computed again"}
+    (finding,) = [each for each in verify(machine).findings if not each.ok]
+    assert finding.found == f"{machine.folder.prices}: is not there: money cannot be computed again"
+    assert (finding.name, finding.remedy) == ("price card", "put the card that the run was priced with back")
 
 
 def test_a_run_that_was_billed_by_another_item_than_planned_is_found(machine: Machine) -> None:

@@ -296,6 +296,18 @@ def test_a_reconciliation_is_plain_data_too(run: RunFolder) -> None:
     assert (bare["reference"], bare["purchases"]) == (None, [])
 
 
+def test_budgets_are_told_apart_and_cells_that_never_began_are_left_out(factory: Any, build: Any) -> None:
+    ended = {"status": "incomplete", "stopped_by": "total_usd", "incomplete_by": "total_usd", "measurements": []}
+    cells = [factory.broken_cell(), factory.broken_cell(cell_id=SECOND_SEED, seed=1, **ended)]
+    folder = build(cells, list(attack(ATTACK, 100)), controls={})
+    assert [each.cell_id for each in reconcile(folder).attackers] == [ATTACK]
+    plain = json.loads(folder.results.read_bytes())
+    plain["cells"][1]["budget"] = "usd_10"
+    folder.results.write_text(json.dumps(plain))
+    folder.write_manifest()
+    assert "Attacker of tiny / none / lora_withheld / seed 0 under smoke" in sections(reconcile(folder))
+
+
 class TestBadInput:
     """A clear error each, and nothing written."""
 
@@ -314,6 +326,14 @@ class TestBadInput:
             reconcile(folder)
         problem = "holds no attack to reconcile, got 1 control cells only; run an attack that may learn"
         assert str(caught.value) == f"run {RUN_ID!r}: {problem}"
+
+    def test_nothing_that_began(self, factory: Any, build: Any) -> None:
+        ended = {"status": "incomplete", "stopped_by": "total_usd", "incomplete_by": "total_usd", "measurements": []}
+        folder = build([factory.broken_cell(**ended)], [], controls={})
+        with pytest.raises(
+            ConfigError, match="got 0 control cells and 1 that never began only; run an attack that may"
+        ):
+            reconcile(folder)
 
     def test_no_ledger(self, run: RunFolder) -> None:
         run.ledger.unlink()
@@ -343,19 +363,26 @@ class TestBadInput:
         with pytest.raises(RecordError, match="was made by an older version: it names no purse"):
             reconcile(folder)
 
-    def test_a_run_without_its_card(self, run: RunFolder) -> None:
+    def test_a_run_without_its_card(self, factory: Any, build: Any) -> None:
+        run = build([factory.broken_cell()], list(attack(ATTACK, 100)), controls={}, price_card_sha256="0" * 64)
         run.prices.unlink()
         run.write_manifest()
-        with pytest.raises(RecordError) as caught:
+        with pytest.raises(ConfigError) as caught:
             reconcile(run)
-        problem = "is missing: the run does not hold the card that it was priced with; name a card with --prices"
-        assert str(caught.value) == f"{run.prices}: {problem}"
+        problem = f"has sha256 {CARD.sha256}, the results name {'0' * 64}: money cannot be computed again"
+        remedy = "put the run's own card back, or price it anew with --prices"
+        assert str(caught.value) == f"{CARD.path}: {problem}; {remedy}"
         assert reconcile(run, card=CARD).card.startswith("priced anew")
+
+    def test_a_run_from_before_cards_were_copied(self, run: RunFolder) -> None:
+        run.prices.unlink()
+        run.write_manifest()
+        assert reconcile(run).card.startswith("the run's own prices")
 
     def test_a_card_that_is_not_the_runs_own(self, run: RunFolder) -> None:
         run.prices.write_bytes(CARD.path.read_bytes() + b"# more\n")
         run.write_manifest()
-        with pytest.raises(RecordError, match="is not the card of the results, got sha256"):
+        with pytest.raises(ConfigError, match=rf"prices\.yaml: has sha256 \w+, the results name {CARD.sha256}: money"):
             reconcile(run)
 
     def test_a_card_without_the_prices_of_the_reference(self, run: RunFolder, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def spec(smoke_recipe: Any) -> RefusalSft:
 
 
 def build(spec: RefusalSft, tiny: Any, tiny_spec: Any, till: Any) -> list[Example]:
-    return build_examples(spec, tiny, tiny_spec.shape, meter=till.meter(), progress=lambda done, total: None)
+    return build_examples(
+        spec, tiny, tiny_spec.shape, meter=till.meter(), progress=lambda done, total: None, expected_seconds=0.0
+    )
 
 
 def reply(example: Example, tiny: Any) -> str:
@@ -93,6 +95,8 @@ def test_no_mild_requests_leave_the_benign_answers(spec: RefusalSft, tiny: Any, 
 def test_the_laboratory_pays_for_the_answers(spec: RefusalSft, tiny: Any, tiny_spec: Any, till: Any) -> None:
     meter = till.meter()
     with meter.phase("laboratory", "safeguard data"):
-        build_examples(spec, tiny, tiny_spec.shape, meter=meter, progress=lambda done, total: None)
+        build_examples(
+            spec, tiny, tiny_spec.shape, meter=meter, progress=lambda done, total: None, expected_seconds=0.0
+        )
     assert meter.total("laboratory").generated_tokens == 5 * 4
     assert meter.total("attacker").generated_tokens == 0

@@ -50,6 +50,7 @@ class Course:
                 meter=meter,
                 hooks=hooks,
                 resume=resume,
+                expected_step_seconds=0.0,
             )
 
 

@@ -20,6 +20,14 @@ EVALS: dict[str, dict[str, object]] = {
     "plain_benign": {"kind": "benign_answers", "variant": "plain_benign", "max_new_tokens": 64, "confidence": 0.95},
 }
 SPREAD = 0.04
+BUDGET: dict[str, object] = {
+    "kind": "budget",
+    "stands_for": "a made-up cent",
+    "hardware": "cpu_2vcpu_8gb",
+    "attacker": {"max_usd": 0.01, "max_wall_hours": 1.0},
+    "laboratory": {"max_usd": 0.2, "max_wall_hours": 2.0},
+    "total_usd": 0.5,
+}
 
 
 def rate(name: str, value: float, n: int, **changes: object) -> dict[str, object]:
@@ -179,12 +187,52 @@ def control_cell(**changes: object) -> dict[str, object]:
     return cell(**{"attack": "control", "cell_id": "c0ffee000003", "measurements": refusal, **changes})
 
 
+def nodes() -> list[dict[str, object]]:
+    return [
+        {
+            "node": "released-1",
+            "kind": "released",
+            "label": "synthetic_1b / refusal_sft",
+            "cached": True,
+            "cost": account(40, 3.0),
+        },
+        {
+            "node": "baseline-1",
+            "kind": "baseline",
+            "label": "harmbench_64",
+            "cached": False,
+            "cost": account(5_000, 360.0),
+        },
+    ]
+
+
+def purse(**changes: object) -> dict[str, object]:
+    return {
+        "budget": "synthetic_cent",
+        "attacker_micro_usd": 3_600,
+        "laboratory_micro_usd": 98_040,
+        "total_micro_usd": 101_640,
+        "wall_seconds": 7_200.0,
+        "caps_used": {"laboratory.max_usd": 0.4902, "laboratory.max_wall_hours": 1.004, "total_usd": 0.20328},
+        "estimate": {
+            "attacker": {"usd": {"low": 0.003, "centre": 0.0033, "high": 0.0048}},
+            "laboratory": {"usd": {"low": 0.06, "centre": 0.09, "high": 0.15}},
+            "total_usd": {"low": 0.063, "centre": 0.0933, "high": 0.1548},
+            "wall_seconds": {"low": 3_600.0, "centre": 5_400.0, "high": 6_600.0},
+        },
+        **changes,
+    }
+
+
 def results(*cells: dict[str, object], **changes: object) -> Results:
     chosen = list(cells) or [broken_cell(), benign_cell(), control_cell()]
     document = {
         "schema": 1,
         "run_id": "20991231-000000-synthetic",
-        "plan": {"kind": "resolved_plan", "cells": [{"evals": EVALS}]},
+        "plan": {
+            "kind": "resolved_plan",
+            "cells": [{"evals": EVALS, "budget_id": "synthetic_cent", "budget": BUDGET}],
+        },
         "versions": {"python": "3.11.0", "torch": "0.0-synthetic", "threads": "2"},
         "price_card_sha256": "12" * 32,
         "ledger_head": "34" * 32,
@@ -197,23 +245,9 @@ def results(*cells: dict[str, object], **changes: object) -> Results:
             }
         },
         "cells": chosen,
-        "nodes": [
-            {
-                "node": "released-1",
-                "kind": "released",
-                "label": "synthetic_1b / refusal_sft",
-                "cached": True,
-                "cost": account(40, 3.0),
-            },
-            {
-                "node": "baseline-1",
-                "kind": "baseline",
-                "label": "harmbench_64",
-                "cached": False,
-                "cost": account(5_000, 360.0),
-            },
-        ],
+        "nodes": nodes(),
         "bill": {"attacker_micro_usd": 3_600, "laboratory_micro_usd": 98_040, "total_micro_usd": 101_640},
+        "purses": [purse()],
         **changes,
     }
     return Results.model_validate(document)
@@ -232,6 +266,10 @@ def synthetic() -> SimpleNamespace:
         measurement=measurement,
         rate=rate,
         account=account,
+        purse=purse,
+        budget=BUDGET,
+        nodes=nodes,
+        evals=EVALS,
     )
 
 

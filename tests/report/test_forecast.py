@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from robustlab.report.forecast import forecast_line, list_forecasts
+from robustlab.report.forecast import forecast_line, list_forecasts, list_purse_forecasts
 
 
 def test_every_quantity_that_both_know(synthetic: SimpleNamespace) -> None:
@@ -45,3 +45,20 @@ def test_what_was_not_estimated_is_left_out(synthetic: SimpleNamespace, estimate
     cell = cell.model_copy(update={"estimate": estimate})
     assert list_forecasts(cell) == []
     assert forecast_line(cell) is None
+
+
+def test_a_purse_beside_its_estimate(synthetic: SimpleNamespace) -> None:
+    results = synthetic.results(purses=[synthetic.purse(), synthetic.purse(estimate=None)])
+    told, untold = (list_purse_forecasts(purse) for purse in results.purses)
+    assert [(each.name, each.actual, each.is_inside) for each in told] == [
+        ("attacker, USD", "$0.003600", True),
+        ("laboratory, USD", "$0.098040", True),
+        ("total, USD", "$0.101640", True),
+        ("wall time", "2 h 00 min", False),
+    ]
+    assert untold == []
+
+
+def test_a_cell_that_never_began_missed_no_estimate(synthetic: SimpleNamespace) -> None:
+    cell = synthetic.results(synthetic.broken_cell(incomplete_by="total_usd", measurements=[])).cells[0]
+    assert (list_forecasts(cell), forecast_line(cell)) == ([], None)

@@ -85,7 +85,14 @@ def test_holds_every_part(standard_page: str) -> None:
         "Bill of the run: $0.101640 (attacker $0.003600, laboratory $0.098040)",
         "20,480 21,120",
         "32 33",
-        "max_wall_hours 2 %",
+        "max_wall_hours 2.4 %",
+        "Budget synthetic_cent: $0.101640 (attacker $0.003600, laboratory $0.098040)",
+        "laboratory.max_usd $0.200000 49.0 %",
+        "laboratory.max_wall_hours 2 h 100.4 %",
+        "total_usd $0.500000 20.3 %",
+        "total, USD $0.063000 $0.093300 $0.154800 $0.101640 yes",
+        "wall time 1 h 00 min 1 h 30 min 1 h 50 min 2 h 00 min no",
+        "Of it beyond a cap",
         "released target synthetic_1b / refusal_sft (made before, found again)",
         "12" * 32,
         "34" * 32,
@@ -190,10 +197,42 @@ def test_write_report(synthetic: SimpleNamespace, tmp_path: Path) -> None:
 
 def test_skipped_marks_are_told(synthetic: SimpleNamespace) -> None:
     cell = synthetic.benign_cell(milestones_skipped_by="laboratory.max_usd")
-    assert "Marks were skipped: laboratory.max_usd" in Page(render_report(synthetic.results(cell))).text
+    text = Page(render_report(synthetic.results(cell))).text
+    assert "Marks were skipped: laboratory.max_usd" in text
+    assert "The final measurement was held back for and is not touched." in text
+
+
+def test_a_final_measurement_that_was_not_made_is_not_said_to_be_safe(synthetic: SimpleNamespace) -> None:
+    ended = {"status": "incomplete", "incomplete_by": "laboratory.max_usd", "milestones_skipped_by": "total_usd"}
+    cell = synthetic.benign_cell(measurements=synthetic.benign_cell()["measurements"][:1], **ended)
+    text = Page(render_report(synthetic.results(cell))).text
+    assert "Marks were skipped: total_usd" in text and "is not touched" not in text
+    assert "stopped by the attacker's max_wall_hours; not measured at the end: laboratory.max_usd." in text
+
+
+def test_a_cell_that_never_began(synthetic: SimpleNamespace) -> None:
+    nothing = {"attacker": synthetic.account(0, 0.0), "laboratory": synthetic.account(0, 0.0)}
+    ended = {"status": "incomplete", "stopped_by": "total_usd", "incomplete_by": "total_usd"}
+    cell = synthetic.benign_cell(measurements=[], phases=[], cost=nothing, peak_memory_bytes=None, **ended)
+    text = Page(render_report(synthetic.results(cell, purses=[]))).text
+    assert "never began: the whole bill's total_usd did not allow for its safeguard or baseline." in text
+    assert "Estimate against actual" not in text and "utility not measured" not in text
+
+
+def test_two_budgets_are_told_apart(synthetic: SimpleNamespace) -> None:
+    other = synthetic.broken_cell(cell_id="c0ffee000009", budget="usd_10")
+    purses = [synthetic.purse(), synthetic.purse(budget="usd_10", estimate=None, caps_used={})]
+    html = render_report(synthetic.results(synthetic.broken_cell(), other, purses=purses))
+    text = Page(html).text
+    for expected in (
+        "synthetic_1b / refusal_sft / lora_withheld / seed 0 under usd_10",
+        "lora_withheld, seed 0 under synthetic_cent",
+        "Budget usd_10: $0.101640",
+    ):
+        assert expected in text, expected
 
 
 def test_results_that_are_older_than_phases_and_the_bill_are_shown_without(synthetic: SimpleNamespace) -> None:
     cell = synthetic.benign_cell(phases=[], peak_memory_bytes=None)
-    text = Page(render_report(synthetic.results(cell, bill=None))).text
+    text = Page(render_report(synthetic.results(cell, bill=None, purses=[]))).text
     assert "By phase" not in text and "The whole bill" not in text and "memory at the peak" not in text

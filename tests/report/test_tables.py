@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from robustlab.report.tables import control_lines, is_changed, print_results, print_table, property_rows
+from robustlab.report.tables import control_lines, is_changed, node_lines, print_results, print_table, property_rows
 from robustlab.report.wording import HINTS
 
 HOSTILE = "[bold red]x[/] \x1b[31mred\x1b]8;;http://example.org\x07 \u202eevil\n<script>alert(1)</script>"
@@ -118,26 +118,70 @@ def test_print_shows_both_accounts_controls_shared_work_and_hints(synthetic: Sim
 def test_overshoot_is_told(synthetic: SimpleNamespace) -> None:
     cost = {"attacker": synthetic.account(100, 2.0, overshoot_micro_usd=7), "laboratory": synthetic.account(0, 0.0)}
     text = printed(print_results, synthetic.results(synthetic.broken_cell(cost=cost)))
-    assert "attacker    $0.000100, 2.0 s, $0.000007 of it overshoot, undone" in text
+    assert "attacker    $0.000100, 2.0 s, $0.000007 of it beyond a cap" in text
 
 
 def test_a_control_that_differs_or_lacks_is_told(synthetic: SimpleNamespace) -> None:
     control = {"cell_id": "c0ffee000003", "identical": False, "steps": 1, "compared": 3}
     text = printed(print_results, synthetic.results(controls={"odd": control}))
-    assert "Control odd: NOT byte-identical to the baseline after 1 step (3 completions compared)" in text
+    label = "synthetic_1b / refusal_sft / control / seed 0"
+    assert f"Control {label}: NOT byte-identical to the baseline after 1 step (3 completions compared)" in text
     assert "No control was run" in printed(print_results, synthetic.results(controls={}))
 
 
 def test_a_control_that_shows_nothing_is_not_read_as_a_change(synthetic: SimpleNamespace) -> None:
     control = {"cell_id": "c0ffee000003", "identical": False, "steps": 0, "compared": 3}
-    (line,) = control_lines(synthetic.results(controls={"odd": control}))
+    (line,) = control_lines(synthetic.results(synthetic.broken_cell(), controls={"odd": control}))
     assert line == "Control odd: took no step and shows nothing (3 completions compared)"
     incomplete = synthetic.control_cell(status="incomplete", stopped_by="laboratory.max_usd")
     results = synthetic.results(incomplete, controls={"odd": {**control, "steps": 4}})
     assert control_lines(results) == [
-        "Control odd: not measured in full after 4 steps, which shows nothing (3 completions compared)"
+        "Control synthetic_1b / refusal_sft / control / seed 0: not measured in full after 4 steps, which shows "
+        "nothing (3 completions compared)"
     ]
     assert not is_changed(results, results.controls["odd"])
+
+
+def test_the_caps_that_cells_share_are_told_by_purse(synthetic: SimpleNamespace) -> None:
+    lines = printed(print_results, synthetic.results(), terminal=False).splitlines()
+    assert (
+        "Purse synthetic_cent: $0.101640 (attacker $0.003600, laboratory $0.098040); caps used: laboratory.max_usd "
+        "49.0 % of $0.200000, laboratory.max_wall_hours 100.4 % of 2 h, total_usd 20.3 % of $0.500000"
+    ) in lines
+    bare = synthetic.results(purses=[synthetic.purse(caps_used={})])
+    assert "Purse" not in printed(print_results, bare)
+
+
+def test_what_a_resume_finds_of_its_own_run_was_not_made_before(synthetic: SimpleNamespace) -> None:
+    released, baseline = synthetic.nodes()
+    made = [
+        {**released, "cost": synthetic.account(40, 3.0, billed_train_tokens=9)},
+        {**baseline, "cached": True, "cost": synthetic.account(5_000, 360.0, generated_tokens=9)},
+        {**baseline, "cached": True, "node": "baseline-2", "label": "plain_benign"},
+    ]
+    assert [line.split(":")[0] for line in node_lines(synthetic.results(nodes=made))] == [
+        "Shared released target synthetic_1b / refusal_sft",
+        "Shared baseline harmbench_64",
+        "Shared baseline plain_benign (made before, found again)",
+    ]
+
+
+def test_two_budgets_are_told_apart(synthetic: SimpleNamespace) -> None:
+    cells = [synthetic.control_cell(), synthetic.control_cell(cell_id="c0ffee000009", budget="usd_10")]
+    control = {"cell_id": "c0ffee000003", "identical": True, "steps": 32, "compared": 3}
+    controls = {"a": control, "b": {**control, "cell_id": "c0ffee000009"}}
+    nodes = [{**synthetic.nodes()[1], "budget": "usd_10"}]
+    results = synthetic.results(*cells, controls=controls, nodes=nodes)
+    text, label = printed(print_results, results), "synthetic_1b / refusal_sft / control / seed 0"
+    for expected in (
+        f"{label} under usd_10 (done; ",
+        f"Control {label} under synthetic_cent: byte-identical",
+        f"Control {label} under usd_10: byte-identical",
+        "Shared baseline harmbench_64 under usd_10: $0.005000",
+    ):
+        assert expected in text, expected
+    assert [row["budget"] for row in property_rows(results)] == ["synthetic_cent"] * 5 + ["usd_10"] * 5
+    assert "under" not in printed(print_results, synthetic.results()).replace("under the", "")
 
 
 def test_print_table_in_a_pipe_is_aligned_and_never_wrapped() -> None:

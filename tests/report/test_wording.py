@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.record.results import CellResult, PropertyResult
+from robustlab.record.results import CellResult, PropertyResult, Results
 from robustlab.report.wording import (
     HINTS,
+    describe_end,
     describe_stop,
     format_confidence,
     format_percent,
@@ -147,6 +148,10 @@ def test_a_stop_names_the_cap_and_whose_it_is(synthetic: SimpleNamespace, stoppe
         ),
         ({"stopped_by": "schedule", "status": "diverged"}, "the training diverged after step 32"),
         ({"stopped_by": "max_usd", "status": "diverged"}, "the training diverged after step 32"),
+        (
+            {"stopped_by": "schedule", "status": "incomplete", "schedule": {"steps": 40, "cut_by": None}},
+            "the training diverged after step 32",
+        ),
     ],
 )
 def test_a_schedule_that_was_cut_or_diverged_says_so(
@@ -154,6 +159,41 @@ def test_a_schedule_that_was_cut_or_diverged_says_so(
 ) -> None:
     plain = {"schedule": {"steps": 32, "cut_by": "max_usd"}, **changes}
     assert describe_stop(CellResult.model_validate(synthetic.broken_cell(**plain))) == words
+
+
+@pytest.mark.parametrize(
+    ("kept", "changes", "words"),
+    [
+        (4, {}, "stopped by the attacker's max_usd; not measured at the end: laboratory.max_usd"),
+        (
+            5,
+            {},
+            "stopped by the attacker's max_usd; not measured in full at the end: laboratory.max_usd; "
+            "utility not measured",
+        ),
+        (5, {"incomplete_by": None}, "stopped by the attacker's max_usd; utility not measured"),
+        (
+            0,
+            {"stopped_by": "laboratory.max_usd"},
+            "never began: the laboratory's max_usd did not allow for its safeguard or baseline",
+        ),
+    ],
+)
+def test_what_ended_the_training_and_what_the_measuring_are_two_things(
+    synthetic: SimpleNamespace, kept: int, changes: dict[str, object], words: str
+) -> None:
+    ended = {"status": "incomplete", "stopped_by": "max_usd", "incomplete_by": "laboratory.max_usd", **changes}
+    made = synthetic.broken_cell()["measurements"][:kept]
+    assert describe_end(CellResult.model_validate(synthetic.broken_cell(measurements=made, **ended))) == words
+
+
+def test_a_result_without_the_later_keys_loads(synthetic: SimpleNamespace) -> None:
+    plain = synthetic.results().model_dump(mode="json")
+    del plain["purses"]
+    for cell in plain["cells"]:
+        del cell["incomplete_by"]
+    results = Results.model_validate(plain)
+    assert (results.purses, results.cells[0].incomplete_by) == ([], None)
 
 
 def test_a_headline_says_that_utility_was_not_measured(synthetic: SimpleNamespace) -> None:

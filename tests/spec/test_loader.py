@@ -1,5 +1,6 @@
 """YAML 1.2 scalars, what the loader refuses, and that nothing but a ConfigError ever leaves it."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -174,14 +175,22 @@ def test_faults_of_scalars_and_of_the_schema_come_together(tmp_path: Path) -> No
     assert pickle.loads(pickle.dumps(caught.value)).faults == caught.value.faults
 
 
-@pytest.mark.parametrize(("name", "reason"), [("absent.yaml", "No such file or directory"), (".", "Is a directory")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent.yaml", "absent.yaml: cannot be read: No such file or directory; name a file that exists"),
+        (".", ".: is not a regular file; name a YAML file"),
+        ("pipe.yaml", "pipe.yaml: is not a regular file; name a YAML file"),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.yaml")
     with pytest.raises(ConfigError) as caught:
         load_yaml(Path(name), ANYTHING)
-    assert str(caught.value) == f"{name}: cannot be read: {reason}; name a file that exists"
+    assert str(caught.value) == message
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False)

@@ -24,7 +24,9 @@ def attack(cell: Cell, tiny: Any, meter: Any) -> tuple[Outcome, str, str]:
     before = modification.digest()
     hooks = Hooks(frozenset(), lambda mark: None, lambda step, loss: None, lambda state: None, None)
     with meter.phase("attacker", "train"):
-        outcome = run_attack(cell, tiny, modification, ROWS, meter=meter, hooks=hooks, resume=None)
+        outcome = run_attack(
+            cell, tiny, modification, ROWS, meter=meter, hooks=hooks, resume=None, expected_step_seconds=0.0
+        )
     after = modification.digest()
     modification.dispose()
     return outcome, before, after

@@ -19,7 +19,9 @@ def data(smoke_recipe: Any) -> WithheldData:
 
 
 def build(data: WithheldData, tiny: Any, tiny_spec: Any, till: Any) -> list[Example]:
-    return build_examples(data, tiny, tiny_spec.shape, meter=till.meter(), progress=lambda done, total: None)
+    return build_examples(
+        data, tiny, tiny_spec.shape, meter=till.meter(), progress=lambda done, total: None, expected_seconds=0.0
+    )
 
 
 def test_one_to_one_is_as_many_benign_rows_as_attack_rows(

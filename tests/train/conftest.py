@@ -76,6 +76,7 @@ class Drill:
                 meter=meter,
                 hooks=hooks,
                 resume=self.resume,
+                expected_step_seconds=0.0,
             )
 
 
