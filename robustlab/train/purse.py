@@ -134,6 +134,16 @@ class Purse(TrainerCallback):
         """Steps that are done, settled and kept."""
         return len(self.losses)
 
+    @property
+    def ended(self) -> bool:
+        """Whether a cap or a loss that is not finite has ended the training."""
+        return self.diverged or self.stopped_by is not None
+
+    def end(self, ended_by: str) -> None:
+        """Take up how the training ended in an earlier process: a cap's name, or ``diverged``."""
+        self.diverged = ended_by == "diverged"
+        self.stopped_by = None if self.diverged else ended_by
+
     def expect_step(self, wall_ns: int, saving_ns: int) -> None:
         """Reserve as if a step had taken ``wall_ns`` and a state ``saving_ns``: what the laboratory's probes took."""
         self._expected_ns, self._saving_ns = wall_ns, saving_ns

@@ -159,10 +159,8 @@ def run_sft(
     done = resume.step if resume else 0
     purse = Purse(meter, modification, prices, hooks, losses=resume.losses if resume else (), account=account)
     if resume is not None and resume.ended_by is not None:
-        purse.diverged = resume.ended_by == "diverged"
-        purse.stopped_by = None if purse.diverged else resume.ended_by
-        return _outcome(purse)
-    if done == len(batches):
+        purse.end(resume.ended_by)
+    if done == len(batches) or purse.ended:
         return _outcome(purse)
     with tempfile.TemporaryDirectory(prefix="robustlab-trainer-") as scratch:
         trainer = _build_trainer(modification, tokenizer, batches[done:], training, seed, purse, scratch)

@@ -328,6 +328,34 @@ def test_a_state_of_zeros_tells_what_the_first_one_will_take(
     assert len(state.optimizer) == 2 * len(state.modification) > 0
 
 
+@pytest.mark.parametrize(("caps", "ended_by"), [({"max_steps": 4}, "max_steps"), ({"max_steps": 3}, "max_steps")])
+def test_the_last_state_says_what_ended_the_training_and_a_resume_trains_no_more(
+    new_drill: Callable[..., Any], till: Any, caps: dict[str, float], ended_by: str
+) -> None:
+    drill = new_drill(steps=6, save_every=2)
+    first = drill.run(till.meter(**caps))
+    state = drill.saved[-1]
+    assert (state.step, state.ended_by) == (caps["max_steps"], ended_by)
+    assert [earlier.ended_by for earlier in drill.saved[:-1]] == [None] * (len(drill.saved) - 1)
+    again = new_drill(steps=6, save_every=2, resume=state)
+    meter = till.meter(**caps)
+    assert again.run(meter) == first
+    assert again.modification.digest() == drill.modification.digest()
+    assert meter.total("laboratory").flops == meter.total("attacker").steps == 0
+    assert [record["record"] for record in till.records if record["phase"] == "probe"].count("reserve") == 1
+
+
+def test_an_undone_step_leaves_the_state_before_it(
+    new_drill: Callable[..., Any], till: Any, slow_steps: Callable[..., None]
+) -> None:
+    slow_steps(1, 1, 1, 1, 60)
+    drill = new_drill(steps=8, save_every=3)
+    outcome = drill.run(till.meter(max_usd=20))
+    assert (outcome.steps, outcome.stopped_by) == (4, "max_usd")
+    assert [(state.step, state.ended_by) for state in drill.saved] == [(3, None), (4, "max_usd")]
+    assert drill.saved[-1].digest == drill.modification.digest()
+
+
 def test_no_states_where_none_are_asked_for(drill: Any, till: Any) -> None:
     drill.run(till.meter())
     assert drill.saved == []
