@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from robustlab.cost.audit import read_entries
-from robustlab.cost.caps import is_shared_cap
+from robustlab.cost.caps import RESERVE_FACTOR, is_shared_cap
 from robustlab.cost.entries import BILLED
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import NOTHING, Quantities
@@ -33,7 +33,7 @@ from robustlab.spec.plan import Cell
 from robustlab.tamper.attack import run_attack
 from robustlab.tamper.lora_sft import build_examples
 from robustlab.train.counts import DISTIL_BATCH_ROWS
-from robustlab.train.generation import RESERVE_FACTOR, expect_seconds
+from robustlab.train.generation import expect_seconds
 from robustlab.train.order import Example
 from robustlab.train.purse import Hooks, Mark
 from robustlab.train.sft import Outcome

@@ -19,6 +19,9 @@ from robustlab.errors import BudgetSpent, ConfigError
 from robustlab.spec.budgets import CAP_NAMES, Budget, Caps
 from robustlab.units import MICRO_PER_USD, MicroUsd, exact_usd, usd_to_micro
 
+RESERVE_FACTOR = Fraction(3, 2)
+"""A unit of work is reserved at this many times what it is expected to use."""
+
 
 @dataclass
 class Book:

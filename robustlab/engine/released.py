@@ -8,6 +8,7 @@ from typing import assert_never
 
 import torch
 
+from robustlab.cost.caps import RESERVE_FACTOR
 from robustlab.cost.flops import count_adapter_parameters, lora_step
 from robustlab.cost.job import BYTES_PER_ELEMENT
 from robustlab.cost.meter import Meter
@@ -33,7 +34,7 @@ from robustlab.spec.sources import BuiltinName
 from robustlab.spec.targets import GgufTarget
 from robustlab.train import distil, order, purse, sft
 from robustlab.train.counts import DISTIL_BATCH_ROWS
-from robustlab.train.generation import RESERVE_FACTOR, expect_seconds
+from robustlab.train.generation import expect_seconds
 from robustlab.train.order import batch_lengths, lay_out
 from robustlab.train.purse import Hooks, StepPrice
 from robustlab.train.sft import run_sft

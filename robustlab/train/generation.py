@@ -1,9 +1,9 @@
 """Greedy generation on somebody's bill: a wave of the batch plan is one unit that is reserved, run and settled."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 from robustlab.cost import flops
+from robustlab.cost.caps import RESERVE_FACTOR
 from robustlab.cost.job import Completions, Prompts
 from robustlab.cost.meter import Meter
 from robustlab.cost.pace import Pace
@@ -13,8 +13,6 @@ from robustlab.models.load import LoadedTarget
 from robustlab.spec.targets import Shape
 from robustlab.train.counts import approximate_tokens
 from robustlab.units import to_nanoseconds
-
-RESERVE_FACTOR = Fraction(3, 2)
 
 
 def expect_seconds(pace: Pace, shape: Shape, prompts: Sequence[str], *, batch_rows: int, max_new_tokens: int) -> float:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from robustlab.cost.caps import RESERVE_FACTOR
 from robustlab.cost.entries import Account
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
@@ -34,7 +35,6 @@ from robustlab.errors import BudgetSpent
 from robustlab.models.modification import Modification
 from robustlab.train.state import TrainState, optimizer_tensors
 
-RESERVE_FACTOR = 1.5
 RECENT_STEPS = 8
 
 

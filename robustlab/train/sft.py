@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from robustlab.cost.caps import RESERVE_FACTOR
 from robustlab.cost.entries import Account
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
@@ -25,7 +26,7 @@ from robustlab.errors import DataError
 from robustlab.models.modification import Modification
 from robustlab.spec.training import Training
 from robustlab.train.order import Example
-from robustlab.train.purse import RESERVE_FACTOR, Hooks, Purse, StepPrice, guarded
+from robustlab.train.purse import Hooks, Purse, StepPrice, guarded
 from robustlab.train.state import TrainState, load_optimizer, save_state
 from robustlab.units import to_nanoseconds
 
@@ -167,7 +168,7 @@ def run_sft(
         trainer.purse, trainer.rates, trainer.resume = purse, learning_rates, resume
         try:
             with meter.phase("laboratory", "probe"), guarded(modification.model):
-                meter.reserve(Quantities(wall_ns=to_nanoseconds(RESERVE_FACTOR * expected_step_seconds)))
+                meter.reserve(Quantities(wall_ns=to_nanoseconds(expected_step_seconds)).scaled(RESERVE_FACTOR))
                 _probe(trainer, meter, _blank_state(modification) if hooks.save_every else None, Path(scratch))
             if purse.reserve_next():
                 trainer.train()

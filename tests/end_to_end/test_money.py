@@ -121,11 +121,25 @@ def test_a_cap_in_the_middle_of_training_is_never_passed(smoke: Any, tmp_path: P
     assert attacker["wall_seconds"] <= cap_hours * 3600 or attacker["overshoot_micro_usd"] > 0
     # How far it gets is the machine's business; that it is measured, and says what ended it, is ours.
     assert cell["stopped_by"] in ("max_wall_hours", "schedule")
+    if cell["stopped_by"] == "max_wall_hours":
+        assert cap_hours * 3600 < attacker["wall_seconds"] + next_reservation(tmp_path / "r")
     assert (cell["stopped_by"] == "schedule") == (attacker["steps"] == 10)
     assert [each["eval"] for each in cell["measurements"] if each["phase"] == "final"] == [
         "smoke_refusal",
         "smoke_benign",
     ]
+
+
+def next_reservation(runs: Path) -> float:
+    """Seconds that another step would have reserved, by the ledger: it must not have been stopped for less."""
+    (path,) = runs.glob("*/ledger.jsonl")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    trained = [r for r in records if (r.get("account"), r.get("phase")) == ("attacker", "train")]
+    settled = [r["quantities"] for r in trained if r["record"] == "settle"]
+    steps = [used["wall_ns"] for used in settled if used["steps"]]
+    # States are among the stretches without a step, and so is more.
+    longest_state = max(used["wall_ns"] for used in settled if not used["steps"])
+    return float(1.5 * max(steps[-8:], default=0) + longest_state) / 1e9
 
 
 def test_a_laboratory_that_cannot_pay_for_its_end_is_refused(smoke: Any, tmp_path: Path) -> None:
