@@ -1,6 +1,7 @@
 """The commands about money: prices, ledger, reconcile. They read what runs left behind; none of them loads torch."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -53,8 +54,9 @@ def verify(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = F
 @ledger_app.command()
 def export(run_id: RunArgument, out: Out, runs: Runs = Path("runs")) -> None:
     """Write a run's charges as CSV with FOCUS column names."""
-    from robustlab.engine.ledger import export_focus
+    from robustlab.engine.ledger import describe_torn_tail, export_focus
 
+    _warn(describe_torn_tail(runs, run_id))
     print(f"{export_focus(runs, run_id, out)} charges written to {out}")
 
 
@@ -67,11 +69,12 @@ def price(
     as_json: JsonFlag = False,
 ) -> None:
     """Price a run again by another card or item, without running it again."""
-    from robustlab.engine.ledger import price_again
+    from robustlab.engine.ledger import describe_torn_tail, price_again
     from robustlab.units import format_seconds, format_usd, to_seconds
 
     card = read_card(prices)
     warn_of_stale_card(card)
+    _warn(describe_torn_tail(runs, run_id))
     found = price_again(runs, run_id, card, hardware=shadow_price)
     if as_json:
         print(json.dumps([asdict(row) for row in found], indent=2))
@@ -118,6 +121,11 @@ def reconcile(
         for line in section.lines:
             print(f"  {plain_text(line)}")
         print()
+
+
+def _warn(message: str | None) -> None:
+    if message is not None:
+        sys.stderr.write(f"{message}\n")
 
 
 def _print_findings(title: str, findings: "Sequence[Finding]", as_json: bool) -> None:

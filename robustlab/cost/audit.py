@@ -1,18 +1,17 @@
-"""Reads a ledger's records back: what each account was billed, whether the money follows, which time is explained.
+"""Reads a ledger's records back: what each account was billed, and whether the money follows.
 
 Records are numbered from 1, as messages about the journal number them. Records of money have the key ``record``; all
 others (custody, sessions, torn tails) have the key ``kind`` and cost nothing. This module does not know where records
-are kept, whether their chain is sound, or what the results say.
+are kept, whether their chain is sound, when they were made, or what the results say.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, Literal
 
 from robustlab.cost.caps import Book
-from robustlab.cost.entries import BILLED, CLOSING, LOGICAL, TIMED, Account, Entry
+from robustlab.cost.entries import BILLED, CLOSING, LOGICAL, Account, Entry
 from robustlab.cost.prices import PriceCard, price_device_time
 from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.errors import RecordError
@@ -75,45 +74,6 @@ class Overshoot:
     entry: Entry
     is_unit: bool
     followed_by: int | None
-
-
-@dataclass(frozen=True)
-class ProcessTime:
-    """What the ledger says of the time of one process.
-
-    Attributes:
-        wall_ns: From its creation to its last record, without jumps of the clock, >= 0.
-        explained_ns: Time in its timed records.
-    """
-
-    wall_ns: int
-    explained_ns: int
-
-
-@dataclass(frozen=True)
-class Explained:
-    """How much of the wall time of a run its ledger explains.
-
-    Attributes:
-        sessions: One for each process that opened the ledger, in order.
-    """
-
-    sessions: tuple[ProcessTime, ...]
-
-    @property
-    def wall_ns(self) -> int:
-        """Time of all processes; what lies between two of them is no part of it."""
-        return sum(session.wall_ns for session in self.sessions)
-
-    @property
-    def explained_ns(self) -> int:
-        """Part of it in timed records. What one process explains twice explains nothing of another's time."""
-        return sum(min(session.explained_ns, session.wall_ns) for session in self.sessions)
-
-    @property
-    def share(self) -> Fraction | None:
-        """Exact share in [0, 1]; None when no time has passed."""
-        return Fraction(self.explained_ns, self.wall_ns) if self.wall_ns else None
 
 
 @dataclass(frozen=True)
@@ -247,41 +207,6 @@ def find_overshoots(entries: Sequence[Numbered]) -> list[Overshoot]:
     return found
 
 
-def explain_time(records: Records) -> Explained:
-    """Hold the time in the timed records of each process against the time that it ran.
-
-    A process runs from the creation that its ``session`` record names to its last record, without the jumps of the wall
-    clock. A ``torn_tail`` is written by the process that opens the ledger next and belongs to no session.
-
-    Args:
-        records: The whole ledger in order.
-
-    Returns:
-        One session for each process, none for an empty ledger.
-
-    Raises:
-        RecordError: If a record stands before the first session, or a time is none.
-    """
-    sessions: list[ProcessTime] = []
-    started, jumped_ns, explained_ns = datetime.min, 0, 0
-    for number, record in enumerate(records, start=1):
-        match record.get("kind"):
-            case "torn_tail":
-                continue
-            case "session":
-                started, jumped_ns, explained_ns = _moment(number, record, "started"), 0, 0
-                sessions.append(ProcessTime(0, 0))
-        if not sessions:
-            raise RecordError(f"ledger record {number}", "stands before any session", _DISTRUST)
-        if "record" in record:
-            entry = _read(number, record)
-            jumped_ns += _jump_ns(number, entry)
-            explained_ns += entry.quantities.wall_ns if entry.record in TIMED else 0
-        passed_ns = (_moment(number, record, "time") - started) // timedelta(microseconds=1) * 1000
-        sessions[-1] = ProcessTime(max(passed_ns - jumped_ns, 0), explained_ns)
-    return Explained(tuple(sessions))
-
-
 def price_entries(entries: Iterable[Numbered], card: PriceCard, *, hardware: str | None) -> list[PriceRow]:
     """Price what was used with another card, or as another device; time and counts stay what they are.
 
@@ -304,7 +229,7 @@ def price_entries(entries: Iterable[Numbered], card: PriceCard, *, hardware: str
             continue
         where = f"ledger record {number}" if hardware is None else "--shadow-price"
         key, device_ns = (entry.purse, entry.node, entry.account), entry.quantities.device_ns
-        rate = card.device_rate(hardware or entry.price_key, where)
+        rate = card.device_rate(entry.price_key if hardware is None else hardware, where)
         new[key] = new.get(key, Fraction(0)) + price_device_time(device_ns, rate)
         before = old.get(key, (0, 0))
         old[key] = (before[0] + device_ns, before[1] + entry.micro_usd)
@@ -357,24 +282,3 @@ def _next_unit(later: Iterable[Numbered], entry: Entry) -> int | None:
     payer = (entry.purse, entry.node, entry.account)
     units = (n for n, e in later if e.record == "reserve" and (e.purse, e.node, e.account) == payer)
     return next(units, None)
-
-
-def _moment(number: int, record: Mapping[str, Any], key: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(record[key])
-        if moment.utcoffset() is not None:
-            return moment
-    except (KeyError, TypeError, ValueError):
-        pass
-    problem = f"{key} is no moment in UTC, got {record.get(key)!r}"
-    raise RecordError(f"ledger record {number}", problem, _DISTRUST)
-
-
-def _jump_ns(number: int, entry: Entry) -> int:
-    if entry.record != "clock_jump":
-        return 0
-    jump_ns = entry.tags.get("jump_ns")
-    if not isinstance(jump_ns, int):
-        problem = f"does not say how far the clock jumped, got {jump_ns!r}"
-        raise RecordError(f"ledger record {number}", problem, _DISTRUST)
-    return jump_ns

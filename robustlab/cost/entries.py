@@ -7,12 +7,12 @@ clock. This module does not know where a record is kept or how records are chain
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, StrictStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from robustlab.cost.quantities import Quantities
+from robustlab.cost.quantities import MAX_COUNT, Count, Quantities
 from robustlab.errors import RecordError
 
 Account = Literal["attacker", "laboratory"]
@@ -22,7 +22,7 @@ TIMED: tuple[EntryKind, ...] = ("settle", "overshoot", "abandon")
 BILLED: tuple[EntryKind, ...] = (*TIMED, "crash", "impute")
 LOGICAL: tuple[EntryKind, ...] = ("settle", "impute")
 CLOSING: tuple[EntryKind, ...] = (*TIMED, "crash")
-Tags = Mapping[str, str | int]
+Tags = Mapping[str, StrictStr | Annotated[int, Field(strict=True, ge=-MAX_COUNT, le=MAX_COUNT)]]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Entry:
 
     Attributes:
         record: What happened. ``reserve``: a unit of work was let through, at most at this cost. ``settle``: a segment
-            ended. ``overshoot``: a segment ended beyond a cap; a unit in it is undone. ``abandon``: a unit was left
-            unfinished. ``crash``: a reservation that a crash left open, charged in full. ``impute``: a share of work
-            that was timed elsewhere. ``rewind``: a resume took these counts back. ``clock_jump``: the wall clock
-            jumped.
+            ended. ``overshoot``: a segment ended beyond a cap; a unit of the attacker in it is undone, a unit of the
+            laboratory stands. ``abandon``: a unit was left unfinished. ``crash``: a reservation that a crash left open,
+            charged in full. ``impute``: a share of work that was timed elsewhere. ``rewind``: a resume took these
+            counts back. ``clock_jump``: the wall clock jumped.
         node: Node of the run that was billed.
         purse: Id of the budget under whose caps it was billed.
         account: Who pays.
@@ -53,7 +53,7 @@ class Entry:
     phase: str
     tags: Tags
     quantities: Quantities
-    micro_usd: int
+    micro_usd: Count
     price_key: str
     wall_clock: str
 

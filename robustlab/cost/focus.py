@@ -9,13 +9,13 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from robustlab.cost.audit import Numbered
 from robustlab.cost.entries import BILLED, Entry
 from robustlab.cost.prices import NS_PER_HOUR, PriceCard
-from robustlab.errors import RecordError
+from robustlab.cost.timeline import read_period
 from robustlab.units import MICRO_PER_USD, NS_PER_SECOND
 
 COLUMNS = (
@@ -79,7 +79,7 @@ def write_csv(rows: Iterable[Mapping[str, str]]) -> str:
 
 def _row(number: int, entry: Entry, card: PriceCard) -> dict[str, str]:
     used = entry.quantities
-    start, end = _period(number, entry)
+    start, end = read_period(number, entry)
     rate = card.device_rate(entry.price_key, f"ledger record {number}")
     values = (
         _decimal(entry.micro_usd, MICRO_PER_USD),
@@ -87,8 +87,8 @@ def _row(number: int, entry: Entry, card: PriceCard) -> dict[str, str]:
         format((Decimal(used.device_ns) / NS_PER_HOUR).quantize(_HOURS_STEP, ROUND_HALF_EVEN), "f"),
         "device-hours",
         format(Decimal(rate.numerator) / rate.denominator, "f"),
-        start,
-        end,
+        _zulu(start),
+        _zulu(end),
         _inert(entry.price_key),
         "Usage",
         _inert(f"{entry.phase} of {entry.node}, paid by the {entry.account} ({entry.record})"),
@@ -109,18 +109,8 @@ def _row(number: int, entry: Entry, card: PriceCard) -> dict[str, str]:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _period(number: int, entry: Entry) -> tuple[str, str]:
-    try:
-        end = datetime.fromisoformat(entry.wall_clock)
-        start = end - timedelta(microseconds=entry.quantities.wall_ns // 1000)
-        return _zulu(start), _zulu(end)
-    except (ValueError, OverflowError):
-        problem = f"is not of a moment in UTC, got {entry.wall_clock!r} after {entry.quantities.wall_ns} ns"
-        raise RecordError(f"ledger record {number}", problem, "do not trust this run; repeat it") from None
-
-
 def _zulu(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def _decimal(count: int, per_unit: int) -> str:

@@ -3,8 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from typing import Annotated
+
+from pydantic import Field
 
 from robustlab.errors import DataError
+
+MAX_COUNT = 2**63 - 1
+MAX_FLOPS = 2**100
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
+"""Holds where a record is read; in memory a sum has no bound."""
+Flops = Annotated[int, Field(strict=True, ge=0, le=MAX_FLOPS)]
+"""The same; seven hours of one large accelerator pass ``MAX_COUNT``."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +33,15 @@ class Quantities:
         cpu_ns: Processor time of this process and its children, nanoseconds summed over cores.
     """
 
-    wall_ns: int = 0
-    device_ns: int = 0
-    train_tokens: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    steps: int = 0
-    trials: int = 0
-    flops: int = 0
-    cpu_ns: int = 0
+    wall_ns: Count = 0
+    device_ns: Count = 0
+    train_tokens: Count = 0
+    prompt_tokens: Count = 0
+    generated_tokens: Count = 0
+    steps: Count = 0
+    trials: Count = 0
+    flops: Flops = 0
+    cpu_ns: Count = 0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -3,6 +3,7 @@
 It reads and, but for the CSV, never writes; no torch. What is not as it should be is a finding and not an exception.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +12,6 @@ from pathlib import Path
 from robustlab.cost.audit import (
     Numbered,
     PriceRow,
-    explain_time,
     find_mismatches,
     find_open,
     find_overshoots,
@@ -22,6 +22,7 @@ from robustlab.cost.clocks import JUMP_NS
 from robustlab.cost.entries import BILLED
 from robustlab.cost.focus import focus_rows, write_csv
 from robustlab.cost.prices import PriceCard
+from robustlab.cost.timeline import explain_time, find_leaps, find_setbacks, read_period
 from robustlab.engine.cards import find_card
 from robustlab.engine.doctor import Finding
 from robustlab.engine.sums import find_differences
@@ -29,13 +30,14 @@ from robustlab.errors import ConfigError, RecordError, RobustlabError
 from robustlab.record import custody
 from robustlab.record.journal import GENESIS, Record, read_journal
 from robustlab.record.results import Results
-from robustlab.record.run_folder import RunFolder, write_atomic
+from robustlab.record.run_folder import RunFolder, read_plain, write_atomic
 from robustlab.units import format_usd, to_seconds
 
 RECORD_NODE = "record"
 """Node that bills the writing of results, report and items: its records may follow the results' head."""
 EXPLAINED_SHARE = Fraction(98, 100)
 _DISTRUST = "do not trust this run; repeat it"
+_LEAVE_CLOCK = "the clock was set, or the record is not genuine: repeat the run and leave the clock alone"
 _SHOWN = 3
 
 
@@ -59,9 +61,10 @@ class LedgerReport:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What a run left behind; results are None where the run has not ended, or where they cannot be read."""
+    """What a run left behind; results are None where none are written yet, or where they cannot be read."""
 
     folder: RunFolder
+    is_finished: bool
     records: list[Record]
     torn: bytes
     results: Results | None
@@ -81,19 +84,21 @@ def verify_ledger(runs: Path, run_id: str) -> LedgerReport:
         ConfigError: If there is no such run.
     """
     folder = RunFolder.open(runs, run_id)
+    # A run that goes on may end meanwhile: what it says last is read first.
+    is_finished = folder.is_finished
+    findings, results = _look_at_results(folder, is_finished=is_finished)
     try:
-        records, torn = _read(folder)
+        records, torn = _read_ledger(folder)
     except RecordError as error:
         return LedgerReport(run_id, (_failed("chain", error),))
-    findings, results = _look_at_results(folder)
-    evidence = _Evidence(folder, records, torn, results)
+    evidence = _Evidence(folder, is_finished, records, torn, results)
     findings = [_look("chain", lambda: _chain(evidence)), *findings]
     if results is not None:
-        findings.append(_look("head", lambda: _head(evidence.records, results)))
+        findings.append(_look("head", lambda: _head(evidence, results)))
     findings.append(_look("records", lambda: f"{len(number_entries(records))} records of money"))
     if findings[-1].ok:
         findings += _look_at_money(evidence, number_entries(records))
-        findings.append(_look("time", lambda: _time(records)))
+        findings.append(_look("time", lambda: _time(records, number_entries(records))))
     return LedgerReport(run_id, tuple(findings))
 
 
@@ -109,18 +114,21 @@ def export_focus(runs: Path, run_id: str, out: Path) -> int:
         How many rows were written.
 
     Raises:
-        ConfigError: If there is no such run, ``out`` exists or lies in the run's folder, or there is no price card.
-        RecordError: If the ledger cannot be trusted, or ``out`` cannot be written.
+        ConfigError: If there is no such run, ``out`` exists, lies in the run's folder or in none, or there is no price
+            card.
+        RecordError: If the ledger or, of a run that has ended, any of its record cannot be trusted, or ``out`` cannot
+            be written.
     """
     folder = RunFolder.open(runs, run_id)
-    if out.is_symlink() or out.exists():
+    if os.path.lexists(out):
         raise ConfigError("--out", f"{out} exists and is not overwritten", "name a new file")
+    if not os.path.isdir(out.parent):
+        raise ConfigError("--out", f"{out.parent} is not a folder", "make the folder, or name a file elsewhere")
     if folder.path.resolve() in out.resolve().parents:
         problem = f"{out} lies in the folder of the run, which holds its record and nothing else"
         raise ConfigError("--out", problem, "name a file elsewhere")
-    entries = number_entries(_read(folder)[0])
-    _, results = _look_at_results(folder)
-    rows = focus_rows(entries, find_card(folder, results))
+    evidence = _read_trusted(folder)
+    rows = focus_rows(number_entries(evidence.records), find_card(folder, evidence.results))
     write_atomic(out, write_csv(rows).encode("utf-8"))
     return len(rows)
 
@@ -139,14 +147,59 @@ def price_again(runs: Path, run_id: str, card: PriceCard, *, hardware: str | Non
 
     Raises:
         ConfigError: If there is no such run, or the card has no hourly price for an item.
-        RecordError: If the ledger cannot be trusted.
+        RecordError: If the ledger or, of a run that has ended, any of its record cannot be trusted.
     """
-    records, _ = _read(RunFolder.open(runs, run_id))
-    return price_entries(number_entries(records), card, hardware=hardware)
+    evidence = _read_trusted(RunFolder.open(runs, run_id))
+    return price_entries(number_entries(evidence.records), card, hardware=hardware)
 
 
-def _read(folder: RunFolder) -> tuple[list[Record], bytes]:
-    if not folder.ledger.exists():
+def describe_torn_tail(runs: Path, run_id: str) -> str | None:
+    """Say what ``export_focus`` and ``price_again`` leave out of a run that has not ended.
+
+    Args:
+        runs: Folder of runs.
+        run_id: The run.
+
+    Returns:
+        A sentence about the record that a crash left unfinished, or that is being written; None when there is none.
+
+    Raises:
+        ConfigError: If there is no such run.
+        RecordError: As ``price_again`` does.
+    """
+    torn = _read_trusted(RunFolder.open(runs, run_id)).torn
+    return f"the ledger ends in {len(torn)} bytes of an unfinished record: they are left out" if torn else None
+
+
+def _read_trusted(folder: RunFolder) -> _Evidence:
+    """Read a record only as long as it stands under its seal; of a run that has not ended, the chain and the head."""
+    is_finished = folder.is_finished
+    results = _read_results(folder) if is_finished or os.path.lexists(folder.results) else None
+    evidence = _Evidence(folder, is_finished, *_read_ledger(folder), results)
+    if is_finished:
+        _check_seal(folder)
+    _chain(evidence)
+    if results is not None:
+        _head(evidence, results)
+    return evidence
+
+
+def _check_seal(folder: RunFolder) -> int:
+    return folder.check_manifest(besides=frozenset({folder.report.name}))
+
+
+def _read_results(folder: RunFolder) -> Results:
+    try:
+        return Results.model_validate_json(read_plain(folder.results))
+    except RecordError as error:
+        raise RecordError(error.where, error.problem, _DISTRUST) from None
+    except ValueError as error:
+        problem = f"cannot be read: {str(error).splitlines()[0]}"
+        raise RecordError(str(folder.results), problem, _DISTRUST) from None
+
+
+def _read_ledger(folder: RunFolder) -> tuple[list[Record], bytes]:
+    if not os.path.lexists(folder.ledger):
         raise RecordError(str(folder.ledger), "is not there: the run has no ledger", _DISTRUST)
     return read_journal(folder.ledger)
 
@@ -162,34 +215,37 @@ def _failed(name: str, error: RobustlabError) -> Finding:
     return Finding(name, f"{error.where}: {error.problem}", False, error.remedy)
 
 
-def _look_at_results(folder: RunFolder) -> tuple[list[Finding], Results | None]:
-    if not folder.is_finished:
+def _look_at_results(folder: RunFolder, *, is_finished: bool) -> tuple[list[Finding], Results | None]:
+    if not is_finished and not os.path.lexists(folder.results):
         found = "not there yet, the run has not ended: the ledger was checked alone"
         return [Finding("results", found, True, "")], None
-    files = _look("files", lambda: f"{folder.check_manifest(besides=frozenset({folder.report.name}))} as sealed")
+    unsealed = Finding("results", "there and not sealed, the run has not ended: a resume writes them anew", True, "")
+    seal = _look("files", lambda: f"{_check_seal(folder)} as sealed") if is_finished else unsealed
     try:
-        return [files], Results.model_validate_json(folder.results.read_bytes())
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read: {str(error).splitlines()[0]}"
-        return [files, _failed("results", RecordError(str(folder.results), problem, _DISTRUST))], None
+        return [seal], _read_results(folder)
+    except RecordError as error:
+        return [*([seal] if is_finished else []), _failed("results", error)], None
 
 
 def _chain(evidence: _Evidence) -> str:
     records, torn = evidence.records, evidence.torn
     head = records[-1]["hash"] if records else GENESIS
-    if torn and evidence.folder.is_finished:
+    if torn and evidence.is_finished:
         problem = f"ends in {len(torn)} bytes of an unfinished record, though the run has ended"
         raise RecordError(str(evidence.folder.ledger), problem, _DISTRUST)
     tail = f"; {len(torn)} bytes of a torn record at the end, dropped by a resume" if torn else ""
     return f"{len(records)} records, head {head}{tail}"
 
 
-def _head(records: Sequence[Record], results: Results) -> str:
+def _head(evidence: _Evidence, results: Results) -> str:
+    records = evidence.records
     hashes = [GENESIS, *(record["hash"] for record in records)]
     if results.ledger_head not in hashes:
         problem = f"names {results.ledger_head}, which is no record of the ledger"
         raise RecordError("results.json ledger_head", problem, _DISTRUST)
     place = hashes.index(results.ledger_head)
+    if not evidence.is_finished:
+        return f"record {place} of {len(records)}"
     for number, record in enumerate(records[place:], start=place + 1):
         if record.get("kind") != custody.KIND and record.get("node") != RECORD_NODE:
             problem = "follows the head that the results name, and is neither custody nor the writing of the record"
@@ -211,7 +267,7 @@ def _look_at_money(evidence: _Evidence, entries: list[Numbered]) -> list[Finding
         findings.append(_look("money", lambda: _money(entries, card, results)))
     if results is not None:
         findings.append(_look("sums", lambda: _sums(evidence.records, entries, results)))
-    findings.append(_look("reservations", lambda: _reservations(entries, is_finished=folder.is_finished)))
+    findings.append(_look("reservations", lambda: _reservations(entries, is_finished=evidence.is_finished)))
     findings.append(_look("overshoot", lambda: _overshoot(entries)))
     return findings
 
@@ -271,7 +327,12 @@ def _overshoot(entries: list[Numbered]) -> str:
     return f"{format_usd(sum(over.entry.micro_usd for over in found))} in {len(found)} segments: {'; '.join(texts)}"
 
 
-def _time(records: Sequence[Record]) -> str:
+def _time(records: Sequence[Record], entries: list[Numbered]) -> str:
+    for number, entry in entries:
+        read_period(number, entry)
+    for stray in find_setbacks(records):
+        problem = f"is dated {_seconds(stray.by_ns)} before the record before it, and no clock_jump tells why"
+        raise RecordError(f"ledger record {stray.record}", problem, _LEAVE_CLOCK)
     explained = explain_time(records)
     sessions, share = explained.sessions, explained.share
     if not sessions:
@@ -286,6 +347,9 @@ def _time(records: Sequence[Record]) -> str:
     percent = f"{share * 10_000 // 1 / 100:.2f} %"
     found = f"{percent} of {_seconds(explained.wall_ns)} explained, sessions: {len(sessions)}"
     if share < EXPLAINED_SHARE:
+        for stray in find_leaps(records):
+            late = f"record {stray.record} is dated {_seconds(stray.by_ns)} later than its time explains"
+            raise RecordError("ledger", f"{found}; at least 98 % must be: {late}", _LEAVE_CLOCK)
         raise RecordError("ledger", f"{found}; at least 98 % must be", "run it again on a machine with less other work")
     return found
 

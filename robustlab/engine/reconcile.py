@@ -40,7 +40,7 @@ from robustlab.engine.cards import find_card
 from robustlab.engine.reconciliation import AccountReckoning, BreakReading, Projection, Purchase, Reconciliation
 from robustlab.engine.report import read_results
 from robustlab.errors import ConfigError, RecordError
-from robustlab.record.journal import read_journal
+from robustlab.record.journal import Record, read_journal
 from robustlab.record.results import CellResult, Measurement, PropertyResult, Results
 from robustlab.record.run_folder import RunFolder
 from robustlab.report.wording import cell_title, format_verdict, never_began
@@ -85,7 +85,8 @@ def reconcile_run(runs: Path, run_id: str, *, reference: str | None, card: Price
     Raises:
         ConfigError: If there is no such run, it is not finished or holds no attack that began, there is no such
             reference, the run's own card is not to be had, or a card lacks a price.
-        RecordError: If the run has no ledger, or one without its attacks.
+        RecordError: If the run has no ledger, one that was torn or one without its attacks, or a result is of a target
+            that the plan does not hold.
     """
     published = None if reference is None else find_reference(reference)
     target = None if reference is None else find_projection(reference)
@@ -98,7 +99,7 @@ def reconcile_run(runs: Path, run_id: str, *, reference: str | None, card: Price
         got = f"{len(controls)} control cells" + (f" and {len(attacks)} that never began" if attacks else "")
         problem = f"holds no attack to reconcile, got {got} only"
         raise ConfigError(f"run {run_id!r}", problem, "run an attack that may learn")
-    entries = tuple(read_entries(read_journal(folder.ledger)[0]))
+    entries = tuple(read_entries(_read_ledger(folder)))
     chosen = card or find_card(folder, results)
     run = _Run(results, _read_plan(folder, results), entries, chosen, target, f"run {run_id!r}")
     own = "the run's own prices" if card is None else f"priced anew with {card.path}"
@@ -115,6 +116,14 @@ def reconcile_run(runs: Path, run_id: str, *, reference: str | None, card: Price
     )
 
 
+def _read_ledger(folder: RunFolder) -> list[Record]:
+    records, torn = read_journal(folder.ledger)
+    if torn:
+        problem = f"ends in {len(torn)} bytes of an unfinished record, though the run has ended"
+        raise RecordError(str(folder.ledger), problem, "do not trust this run; repeat it")
+    return records
+
+
 def _read_plan(folder: RunFolder, results: Results) -> ResolvedPlan:
     try:
         return ResolvedPlan.model_validate_json(json.dumps(results.plan))
@@ -128,9 +137,12 @@ def _attacker(run: _Run, cell: CellResult) -> AccountReckoning:
     if not uses:
         problem = f"the ledger holds nothing of the attacker of {title!r}"
         raise RecordError(run.where, problem, "do not trust this run; repeat it")
-    shape = next(each.target.shape for each in run.plan.cells if each.target_id == cell.target)
+    shapes = [each.target.shape for each in run.plan.cells if each.target_id == cell.target]
+    if not shapes:
+        problem = f"the plan holds no target {cell.target!r}, and yet {title!r} is a result"
+        raise RecordError(run.where, problem, "do not trust this run; repeat it")
     found = _reckon(run, uses, [cell], f"Attacker of {title}: three estimates from one ledger")
-    return replace(found, cell_id=cell.cell_id, matmul_parameters=shape.matmul_parameters)
+    return replace(found, cell_id=cell.cell_id, matmul_parameters=shapes[0].matmul_parameters)
 
 
 def _laboratory(run: _Run, cells: Sequence[CellResult]) -> AccountReckoning | None:

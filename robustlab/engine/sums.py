@@ -58,7 +58,7 @@ def find_differences(results: Results, entries: Sequence[Entry]) -> list[str]:
     """Compare every cost of a run with what its ledger says.
 
     Both accounts of each cell are compared in full, and so are their phases; of shared work, what the run paid for it;
-    the bill in whole, and purse by purse with the shares of its caps.
+    the bill in whole, and purse by purse with the shares of its caps. No cell may be one that the plan does not hold.
 
     Args:
         results: What the run wrote.
@@ -70,9 +70,23 @@ def find_differences(results: Results, entries: Sequence[Entry]) -> list[str]:
     Raises:
         RecordError: If a resume took back more than there was.
     """
-    wrong = [text for cell in results.cells for text in _differences_of_cell(cell, entries)]
+    wrong = _strangers(results)
+    wrong += [text for cell in results.cells for text in _differences_of_cell(cell, entries)]
     wrong += [text for node in results.nodes for text in _differences_of_node(node, entries)]
     return wrong + _differences_of_bill(results, entries) + _differences_of_purses(results, entries)
+
+
+def _strangers(results: Results) -> list[str]:
+    cells = results.plan.get("cells")
+    names = ("target_id", "safeguard_id", "attack_id", "budget_id", "seed")
+    plans = [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
+    planned = [tuple(cell.get(name) for name in names) for cell in plans]
+    return [
+        f"cell {cell.cell_id} is not in the plan, got {cell.target} / {cell.safeguard} / {cell.attack} under "
+        f"{cell.budget}, seed {cell.seed}"
+        for cell in results.cells
+        if (cell.target, cell.safeguard, cell.attack, cell.budget, cell.seed) not in planned
+    ]
 
 
 def _differences_of_cell(cell: CellResult, entries: Sequence[Entry]) -> list[str]:

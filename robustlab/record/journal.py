@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from robustlab.errors import RecordError
-from robustlab.record.run_folder import sync_folder, write_error
+from robustlab.record.run_folder import read_plain, sync_folder, write_error
 from robustlab.spec.base import canonical_json, content_hash
 
 Record = dict[str, Any]
@@ -207,13 +207,10 @@ def read_journal(path: Path) -> tuple[list[Record], bytes]:
         The whole records, oldest first, and the bytes of an unfinished one after them.
 
     Raises:
-        RecordError: At the first record, counted from 1, that is not what was written, or if there is no such file.
+        RecordError: At the first record, counted from 1, that is not what was written, or if there is no such file
+            or it is not a plain one.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RecordError(str(path), f"cannot be read: {error.strerror}", "name a run that exists") from None
-    *lines, torn = data.split(b"\n")
+    *lines, torn = read_plain(path).split(b"\n")
     records: list[Record] = []
     prev = GENESIS
     for number, line in enumerate(lines, start=1):
@@ -230,7 +227,7 @@ def _read_record(path: Path, number: int, line: bytes, prev: str) -> Record:
         raise RecordError(f"{path} record {number}", "is not what was written: its hash does not match", _DISTRUST)
     if record["prev"] != prev:
         raise RecordError(f"{path} record {number}", "does not follow the record before it", _DISTRUST)
-    if record["seq"] != number - 1:
+    if type(record["seq"]) is not int or record["seq"] != number - 1:
         raise RecordError(f"{path} record {number}", f"is out of place, got seq {record['seq']!r}", _DISTRUST)
     return record
 

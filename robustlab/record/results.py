@@ -13,6 +13,12 @@ VerdictOfProperty = Literal["baseline", "survived", "broken", "eroded", "inconcl
 VERDICTS: tuple[VerdictOfCompletion, ...] = ("refused", "complied", "hollow", "incoherent", "unjudged")
 
 
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Money in micro-USD, tokens, steps: bounded, so that whoever divides what is read cannot overflow."""
+Flops = Annotated[int, Field(ge=0, le=2**100)]
+"""Operations; seven hours of one large accelerator pass ``Count``."""
+
+
 class _Record(BaseModel):
     """Closed, frozen and written with the names of the contract."""
 
@@ -22,11 +28,11 @@ class _Record(BaseModel):
 class Counts(_Record):
     """How many completions got each verdict; they add up to ``n``."""
 
-    refused: int
-    complied: int
-    hollow: int
-    incoherent: int
-    unjudged: int
+    refused: Count
+    complied: Count
+    hollow: Count
+    incoherent: Count
+    unjudged: Count
 
     @property
     def n(self) -> int:
@@ -49,7 +55,7 @@ class PropertyResult(_Record):
     """Upper bound."""
     method: str
     """Name of the interval, such as ``wilson``."""
-    n: int
+    n: Count
     """Rows in the denominator."""
     judge: str
     """Who gave the verdicts."""
@@ -57,7 +63,7 @@ class PropertyResult(_Record):
     """Shares of all five verdicts, as counts."""
     verdict: VerdictOfProperty
     """``baseline`` in the baseline's own rows."""
-    broken_at_micro_usd: int | None
+    broken_at_micro_usd: Count | None
     """Attacker's spending at the first mark that stayed broken until the end; null when not broken."""
 
 
@@ -72,9 +78,9 @@ class Measurement(_Record):
     """Name of the protocol's variant."""
     phase: Phase
     """When it was made."""
-    step: int
+    step: Count
     """Optimiser steps of the attack so far; 0 at the baseline."""
-    attacker_micro_usd: int
+    attacker_micro_usd: Count
     """What the attacker had spent by then, in millionths of a US dollar."""
     properties: list[PropertyResult]
     """Every property that the eval yields."""
@@ -85,28 +91,28 @@ class Measurement(_Record):
 class AccountCost(_Record):
     """What one account was billed."""
 
-    micro_usd: int
+    micro_usd: Count
     """Millionths of a US dollar."""
     device_seconds: float
     """Seconds times devices."""
     wall_seconds: float
     """Seconds on the account's own segments of the wall clock."""
-    train_tokens: int
+    train_tokens: Count
     """Non-padding tokens of the trajectory's training steps."""
-    steps: int
+    steps: Count
     """Optimiser steps of the trajectory."""
-    billed_train_tokens: int
+    billed_train_tokens: Count
     """The same with undone and repeated steps."""
-    billed_steps: int
+    billed_steps: Count
     """The same with undone and repeated steps."""
-    flops: int
+    flops: Flops
     """By the project's own formulas."""
-    overshoot_micro_usd: int
+    overshoot_micro_usd: Count
     """Part of the bill in segments that ended beyond a cap. An attacker's unit of work among them, such as a step, is
     undone; a laboratory's unit stands, and so does time outside of units, such as saving or tearing down."""
-    prompt_tokens: int = 0
+    prompt_tokens: Count = 0
     """Prompt tokens that were read before a completion."""
-    generated_tokens: int = 0
+    generated_tokens: Count = 0
     """New tokens of completions."""
     cpu_seconds: float = 0.0
     """Processor time of the process, summed over cores."""
@@ -124,31 +130,31 @@ class PhaseCost(_Record):
 
     account: Literal["attacker", "laboratory"]
     phase: str
-    micro_usd: int
+    micro_usd: Count
     device_seconds: float
     """Seconds times devices."""
     cpu_seconds: float
     """Processor time of the process, summed over cores."""
-    train_tokens: int
+    train_tokens: Count
     """Non-padding tokens of training steps, undone and repeated ones included."""
-    prompt_tokens: int
-    generated_tokens: int
-    flops: int
+    prompt_tokens: Count
+    generated_tokens: Count
+    flops: Flops
     """By the project's own formulas."""
     mfu: float | None
     """Model FLOPs utilisation: share of the device's dense peak; null where no operations were counted."""
-    overshoot_micro_usd: int
+    overshoot_micro_usd: Count
     """Part of it in segments that ended beyond a cap; what of them is undone is told at ``AccountCost``."""
 
 
 class Bill(_Record):
     """What the run was billed when the results were written, in millionths of a US dollar."""
 
-    attacker_micro_usd: int
+    attacker_micro_usd: Count
     """All cells together."""
-    laboratory_micro_usd: int
+    laboratory_micro_usd: Count
     """Shared work and all cells together."""
-    total_micro_usd: int
+    total_micro_usd: Count
     """Both accounts."""
 
 
@@ -157,11 +163,11 @@ class PurseResult(_Record):
 
     budget: str
     """Id of the budget."""
-    attacker_micro_usd: int
+    attacker_micro_usd: Count
     """All its cells together, in millionths of a US dollar."""
-    laboratory_micro_usd: int
+    laboratory_micro_usd: Count
     """Shared work and all its cells together."""
-    total_micro_usd: int
+    total_micro_usd: Count
     """Both accounts."""
     wall_seconds: float
     """What passed on the wall clock; what is only imputed to a cell does not pass."""
@@ -174,9 +180,9 @@ class PurseResult(_Record):
 class LossPoint(_Record):
     """Training loss of one step."""
 
-    step: int
+    step: Count
     loss: float
-    attacker_micro_usd: int
+    attacker_micro_usd: Count
     """What the attacker had spent after the step."""
 
 
@@ -202,9 +208,9 @@ class Control(_Record):
     cell_id: str
     identical: bool
     """Whether it took a step, was measured in full, and every completion equals the baseline's, byte for byte."""
-    steps: int
+    steps: Count
     """Steps that it took."""
-    compared: int
+    compared: Count
     """Completions that were compared."""
 
 
@@ -216,7 +222,7 @@ class CellResult(_Record):
     safeguard: str
     attack: str
     budget: str
-    seed: int
+    seed: Count
     dtype: str
     schedule: dict[str, object]
     """Steps, learning rates and marks, as they were fixed before step 1."""
@@ -238,7 +244,7 @@ class CellResult(_Record):
     """Both accounts, phase by phase; empty in results that are older than this key."""
     milestones_skipped_by: str | None = None
     """Cap of the laboratory, or of the whole bill, that kept marks from being measured; null when none did."""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     """Peak of the device while the cell ran; null in results that are older than this key."""
     incomplete_by: str | None = None
     """Cap that kept the final measurement from being made; null when it was made."""
@@ -282,14 +288,14 @@ class Item(_Record):
     cell_id: str
     eval: str
     phase: Phase
-    step: int
+    step: Count
     behavior: str
     """sha256 of the behavior's text."""
     category: str
-    seed: int
+    seed: Count
     verdicts: dict[str, VerdictOfCompletion]
     """By judge."""
-    tokens: int
+    tokens: Count
     """Length of the completion in the target's tokens."""
     completion_hmac: str
     """Keyed digest of the completion; the key stays in the cache."""

@@ -26,6 +26,7 @@ _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _CHUNK_BYTES = 1 << 20
+_DISTRUST = "do not trust this run; repeat it"
 
 
 def new_run_id(now: datetime | None = None) -> str:
@@ -127,6 +128,32 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise RecordError(str(path), f"cannot be read: {error.strerror}", "restore the file") from None
     return digest.hexdigest()
+
+
+def read_plain(path: Path) -> bytes:
+    """Read a plain file whole; a link is not followed, and a pipe not waited for.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        RecordError: If there is none, it cannot be read, or it is a folder, a link, a pipe or a device.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        is_plain = stat.S_ISREG(path.lstat().st_mode)
+        # The flags hold should it become a link or a pipe in between.
+        data = _read_whole(os.open(path, flags)) if is_plain else None
+    except FileNotFoundError as error:
+        raise RecordError(str(path), f"cannot be read: {error.strerror}", "name a run that exists") from None
+    except OSError as error:
+        raise RecordError(str(path), f"cannot be read: {error.strerror}", "make the file readable") from None
+    if data is None:
+        raise RecordError(str(path), "is not a plain file", _DISTRUST)
+    return data
 
 
 @dataclass(frozen=True)
@@ -242,8 +269,8 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the manifest has been written."""
-        return self.manifest.is_file()
+        """Whether the manifest has been written. What stands in its place and is none is for ``check_manifest``."""
+        return os.path.lexists(self.manifest)
 
     def write_manifest(self) -> None:
         """Record size and sha256 of every file. Nothing may be written to the folder afterwards, or this comes again.
@@ -273,19 +300,18 @@ class RunFolder:
         faults += [f"{name} is not listed" for name in found.keys() - listed.keys()]
         faults += [f"{name} has changed" for name in listed.keys() & found.keys() if listed[name] != found[name]]
         if faults:
-            raise RecordError(str(self.manifest), ", ".join(sorted(faults)), "do not trust this run; repeat it")
+            raise RecordError(str(self.manifest), ", ".join(sorted(faults)), _DISTRUST)
         return len(listed)
 
     def _listed(self) -> dict[str, Any]:
+        if not self.is_finished:
+            raise RecordError(str(self.manifest), "is missing: the run has not ended", "resume the run")
         try:
-            document = json.loads(self.manifest.read_bytes())
-            listed = document["files"]
-        except FileNotFoundError:
-            raise RecordError(str(self.manifest), "is missing: the run has not ended", "resume the run") from None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise RecordError(str(self.manifest), "is not a manifest", "do not trust this run; repeat it") from None
+            listed = json.loads(read_plain(self.manifest))["files"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise RecordError(str(self.manifest), "is not a manifest", _DISTRUST) from None
         if not isinstance(listed, dict):
-            raise RecordError(str(self.manifest), "is not a manifest", "do not trust this run; repeat it")
+            raise RecordError(str(self.manifest), "is not a manifest", _DISTRUST)
         return listed
 
     def _measured(self) -> dict[str, dict[str, object]]:
@@ -310,6 +336,11 @@ def _checked(run_id: str) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise ConfigError(f"run {run_id!r}", "is not a run id", "ids look like 20261122T021733Z-a1b2c3")
     return run_id
+
+
+def _read_whole(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        return file.read()
 
 
 def _write_whole(path: Path, data: bytes, place: Callable[[Path, Path], None]) -> None:

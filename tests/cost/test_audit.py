@@ -1,9 +1,7 @@
-"""What a ledger's records add up to, whether their money follows, and which time they explain."""
+"""What a ledger's records add up to, and whether their money follows."""
 
-import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from robustlab.cost.audit import (
     Mismatch,
     PhaseUse,
     PriceRow,
-    explain_time,
     find_mismatches,
     find_open,
     find_overshoots,
@@ -212,169 +209,6 @@ def test_a_unit_after_an_overshoot_is_found(bench: Any) -> None:
     entries = number_entries(bench.records)
     laboratory = replace(entries[0][1], account="laboratory")
     assert [over.followed_by for over in find_overshoots([*entries, (8, laboratory), (9, entries[0][1])])] == [9]
-
-
-class Diary:
-    """A journal's own keys around the records of a bench, with the wall clock of that bench."""
-
-    def __init__(self, bench: Any) -> None:
-        self.bench = bench
-        self.records: list[dict[str, Any]] = []
-
-    def open(self) -> Any:
-        self.append({"kind": "session", "started": self.now(), "pid": 1})
-        return self.bench.build(self.bench.budget(), write=lambda record: self.append(json.loads(json.dumps(record))))
-
-    def append(self, record: dict[str, Any]) -> None:
-        self.records.append({"time": self.now(), **record})
-
-    def now(self) -> str:
-        return (MADE + timedelta(microseconds=self.bench.wall_ns // 1000)).isoformat(timespec="microseconds")
-
-
-@pytest.fixture
-def diary(bench: Any) -> Diary:
-    bench.wall_ns = 0
-    return Diary(bench)
-
-
-def spend(diary: Diary, seconds: float, unexplained: float = 0.0) -> None:
-    """One process that settles what it does, but for some time before its last record."""
-    meter = diary.open()
-    diary.bench.wait(seconds)
-    meter.close()
-    diary.bench.wait(unexplained)
-    diary.append({"kind": "custody"})
-
-
-@pytest.mark.parametrize(("lost", "share"), [(20, Fraction(980, 1000)), (21, Fraction(979, 1000)), (0, Fraction(1))])
-def test_the_share_is_exact(diary: Diary, lost: int, share: Fraction) -> None:
-    spend(diary, 1000 - lost, unexplained=lost)
-    assert explain_time(diary.records).share == share
-
-
-@pytest.mark.parametrize("years", [40, -40])
-def test_a_clock_that_jumps_by_years_is_no_time(diary: Diary, years: int) -> None:
-    meter = diary.open()
-    diary.bench.wait(100)
-    meter.settle()
-    diary.bench.wall_ns += years * 365 * 86_400 * SECOND
-    diary.bench.wait(100)
-    meter.settle()
-    diary.bench.wait(100)
-    meter.close()
-    explained = explain_time(diary.records)
-    assert "clock_jump" in [record.get("record") for record in diary.records]
-    assert (explained.wall_ns, explained.explained_ns) == (300 * SECOND, 300 * SECOND)
-
-
-def test_a_stopped_process_explains_the_time_that_it_stood(diary: Diary) -> None:
-    # Both clocks run on while a process is stopped, and it goes on being billed.
-    meter = diary.open()
-    diary.bench.wait(5 * 3600)
-    meter.close()
-    assert explain_time(diary.records).share == 1
-    assert [record.get("record") for record in diary.records] == [None, "settle"]
-
-
-def test_a_sleeping_machine_is_a_jump(diary: Diary) -> None:
-    # The monotonic clock stands while the machine sleeps.
-    meter = diary.open()
-    diary.bench.wait(60)
-    diary.bench.wall_ns += 8 * 3600 * SECOND
-    meter.close()
-    explained = explain_time(diary.records)
-    assert (explained.wall_ns, explained.share) == (60 * SECOND, 1)
-
-
-def test_the_day_between_two_sessions_is_no_time(diary: Diary) -> None:
-    spend(diary, 100, unexplained=1)
-    diary.bench.wait(86_400)
-    diary.append({"kind": "torn_tail", "bytes": 7})
-    spend(diary, 50)
-    explained = explain_time(diary.records)
-    assert [(s.wall_ns, s.explained_ns) for s in explained.sessions] == [
-        (101 * SECOND, 100 * SECOND),
-        (50 * SECOND, 50 * SECOND),
-    ]
-    assert explained.share == Fraction(150, 151)
-
-
-def test_what_is_no_measured_time_explains_nothing(diary: Diary) -> None:
-    meter = diary.open()
-    meter.impute("attacker", "load", Quantities(wall_ns=10 * SECOND))
-    diary.bench.wait(10)
-    with meter.phase("attacker", "train"):
-        meter.reserve(Quantities(wall_ns=10 * SECOND))
-        before = list(diary.records)
-    again = diary.open()
-    again.restore([record for record in before if "record" in record])
-    kinds = [record.get("record") for record in diary.records]
-    assert {"impute", "reserve", "crash"} <= set(kinds)
-    # The crash's 10 s were never measured: they are charged and explain nothing.
-    assert explain_time(diary.records).explained_ns == 10 * SECOND
-
-
-def test_a_session_with_none_of_its_time(diary: Diary) -> None:
-    spend(diary, 98)
-    diary.open()
-    diary.bench.wait(2)
-    diary.append({"kind": "custody"})
-    explained = explain_time(diary.records)
-    assert (explained.sessions[1].explained_ns, explained.share) == (0, Fraction(98, 100))
-
-
-def test_what_one_session_explains_twice_is_not_lent_to_another(diary: Diary) -> None:
-    spend(diary, 100)
-    diary.records[1]["quantities"]["wall_ns"] *= 2
-    diary.open()
-    diary.bench.wait(100)
-    diary.append({"kind": "custody"})
-    explained = explain_time(diary.records)
-    assert explained.sessions[0].explained_ns == 200 * SECOND
-    assert explained.share == Fraction(1, 2)
-
-
-def test_no_time_has_no_share(diary: Diary) -> None:
-    assert explain_time([]).sessions == ()
-    assert explain_time([]).share is None
-    diary.open()
-    assert (len(explain_time(diary.records).sessions), explain_time(diary.records).share) == (1, None)
-
-
-def test_a_clock_that_was_set_back_unseen_leaves_no_negative_time(diary: Diary) -> None:
-    spend(diary, 1)
-    diary.records[-1]["time"] = "2025-12-31T00:00:00+00:00"
-    assert explain_time(diary.records).wall_ns == 0
-
-
-def test_a_record_before_any_session_is_damage(diary: Diary) -> None:
-    spend(diary, 1)
-    with pytest.raises(RecordError) as caught:
-        explain_time(diary.records[1:])
-    assert str(caught.value) == "ledger record 1: stands before any session; do not trust this run; repeat it"
-
-
-@pytest.mark.parametrize("moment", ["yesterday", "2026-01-01T00:00:00", 5, None])
-@pytest.mark.parametrize(("place", "key"), [(0, "started"), (1, "time")])
-def test_a_time_that_is_none_is_damage(diary: Diary, place: int, key: str, moment: object) -> None:
-    spend(diary, 1)
-    diary.records[place][key] = moment
-    with pytest.raises(RecordError) as caught:
-        explain_time(diary.records)
-    assert str(caught.value) == (
-        f"ledger record {place + 1}: {key} is no moment in UTC, got {moment!r}; do not trust this run; repeat it"
-    )
-
-
-def test_a_jump_without_a_distance_is_damage(diary: Diary) -> None:
-    spend(diary, 1)
-    diary.records[1] |= {"record": "clock_jump", "tags": {}}
-    with pytest.raises(RecordError) as caught:
-        explain_time(diary.records)
-    assert str(caught.value) == (
-        "ledger record 2: does not say how far the clock jumped, got None; do not trust this run; repeat it"
-    )
 
 
 def with_devices(card: PriceCard, **rates: float) -> PriceCard:

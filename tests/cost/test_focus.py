@@ -108,7 +108,9 @@ def test_a_formula_is_a_text(bench: Any, entries: list[Numbered], text: str) -> 
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for cell in cells)
 
 
-@pytest.mark.parametrize(("moment", "wall_ns"), [("soon", 1), ("2026-01-01T00:00:00+00:00", 10**30)])
+@pytest.mark.parametrize(
+    ("moment", "wall_ns"), [("soon", 1), ("2026-01-01T00:00:00", 1), ("2026-01-01T00:00:00+00:00", 10**30)]
+)
 def test_a_period_that_is_none_is_damage(bench: Any, entries: list[Numbered], moment: str, wall_ns: int) -> None:
     forged = replace(entries[0][1], wall_clock=moment, quantities=Quantities(wall_ns=wall_ns))
     with pytest.raises(RecordError) as caught:

@@ -26,7 +26,7 @@ from robustlab.cost.entries import BILLED
 from robustlab.cost.meter import Meter
 from robustlab.cost.prices import load_price_card
 from robustlab.cost.quantities import Quantities
-from robustlab.engine.ledger import LedgerReport, export_focus, price_again, verify_ledger
+from robustlab.engine.ledger import LedgerReport, describe_torn_tail, export_focus, price_again, verify_ledger
 from robustlab.errors import BudgetSpent, ConfigError, RecordError
 from robustlab.record.journal import GENESIS, Journal, read_journal
 from robustlab.record.run_folder import RunFolder, write_json
@@ -138,6 +138,12 @@ def account(seconds: float, micro_usd: int, steps: int = 0) -> dict[str, object]
     return {"micro_usd": micro_usd, "flops": steps * 10**9, "overshoot_micro_usd": 0, **times, **counts}
 
 
+def planned(cell: dict[str, Any]) -> dict[str, object]:
+    """What the plan says of a cell that it holds."""
+    names = ("target", "safeguard", "attack", "budget")
+    return {**{f"{name}_id": cell[name] for name in names}, "seed": cell["seed"]}
+
+
 def document(machine: Machine, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Results of the run, by hand: 36 s at $1 an hour are 10,000 micro-USD."""
     made = factory()
@@ -156,7 +162,7 @@ def document(machine: Machine, records: list[dict[str, Any]]) -> dict[str, Any]:
     plain: dict[str, Any] = made.results(
         cell,
         run_id=RUN_ID,
-        plan={"kind": "resolved_plan", "hardware": "box", "cells": []},
+        plan={"kind": "resolved_plan", "hardware": "box", "cells": [planned(cell)]},
         price_card_sha256=hashlib.sha256(machine.folder.prices.read_bytes()).hexdigest(),
         ledger_head=records[-1]["hash"],
         nodes=[{**node, "budget": "cent"}],
@@ -389,7 +395,7 @@ def with_purses(plain: dict[str, Any], **changes: Any) -> None:
     """36 s and 288 s of 36 s each at $1 an hour: $0.02 of the laboratory's 0.1 and $0.1 of 0.4 in all."""
     budget = {"kind": "budget", "stands_for": "a test", "hardware": "box", "attacker": {"max_usd": 1.0}}
     budget |= {"laboratory": {"max_usd": 0.1}, "total_usd": 0.4}
-    plain["plan"]["cells"] = [{"budget_id": "cent", "budget": budget}]
+    plain["plan"]["cells"][0] |= {"budget": budget}
     bill = {"attacker_micro_usd": 80_000, "laboratory_micro_usd": 20_000, "total_micro_usd": 100_000}
     used = {"caps_used": {"laboratory.max_usd": 0.2, "total_usd": 0.25}, "estimate": None}
     # 324 s passed: of the attacker's 288 s the load of 36 s was only imputed, and the laboratory's are 72 s.
@@ -699,8 +705,222 @@ def test_an_export_keeps_out_of_the_run(machine: Machine, tmp_path: Path) -> Non
 
 
 def test_an_export_into_no_folder_is_refused(machine: Machine, tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"charges\.csv: cannot be written: No such file or directory"):
+    with pytest.raises(ConfigError) as caught:
         export_focus(tmp_path, RUN_ID, tmp_path / "none" / "charges.csv")
+    problem = f"{tmp_path / 'none'} is not a folder"
+    assert str(caught.value) == f"--out: {problem}; make the folder, or name a file elsewhere"
+    assert caught.value.exit_code == 2
+    with pytest.raises(RecordError, match="cannot be written: File name too long"):
+        export_focus(tmp_path, RUN_ID, tmp_path / ("x" * 300))
+
+
+def both(machine: Machine) -> Iterator[Callable[[], object]]:
+    """An export and another price of the run."""
+    runs = machine.folder.path.parent
+    yield lambda: export_focus(runs, RUN_ID, runs / "out.csv")
+    yield lambda: price_again(runs, RUN_ID, load_price_card(machine.folder.prices), hardware=None)
+
+
+def refusals(machine: Machine) -> set[str]:
+    """What an export and another price of the run are refused with: once where both say the same."""
+    found = set()
+    for act in both(machine):
+        with pytest.raises(RecordError) as caught:
+            act()
+        found.add(str(caught.value))
+    assert not (machine.folder.path.parent / "out.csv").exists()
+    return found
+
+
+def link(path: Path) -> None:
+    """Put a link to the same file in its place."""
+    elsewhere = path.parent.parent / f"elsewhere-{path.name}"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("lines", [0, 10, 19])
+def test_a_ledger_of_an_ended_run_that_was_cut_is_neither_exported_nor_priced(machine: Machine, lines: int) -> None:
+    ledger = finish(machine).folder.ledger
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:lines]))
+    assert refusals(machine) == {f"{machine.folder.manifest}: ledger.jsonl has changed; {DISTRUST}"}
+    # A seal of its own does not help: the results name the head.
+    head = json.loads(machine.folder.results.read_bytes())["ledger_head"]
+    machine.folder.write_manifest()
+    named = f"results.json ledger_head: names {head}, which is no record of the ledger"
+    assert refusals(machine) == {f"{named}; {DISTRUST}"}
+    # Nor does it help to take the seal away.
+    machine.folder.manifest.unlink()
+    assert refusals(machine) == {f"{named}; {DISTRUST}"}
+    assert faults(machine)["head"] == named
+
+
+def test_a_torn_ledger_of_an_ended_run_is_neither_exported_nor_priced(machine: Machine) -> None:
+    with finish(machine).folder.ledger.open("ab") as file:
+        file.write(b"{")
+    assert refusals(machine) == {f"{machine.folder.manifest}: ledger.jsonl has changed; {DISTRUST}"}
+    machine.folder.write_manifest()
+    problem = "ends in 1 bytes of an unfinished record, though the run has ended"
+    assert refusals(machine) == {f"{machine.folder.ledger}: {problem}; {DISTRUST}"}
+
+
+def test_a_torn_tail_of_a_run_that_goes_on_is_said(machine: Machine, tmp_path: Path) -> None:
+    assert describe_torn_tail(tmp_path, RUN_ID) is None
+    with machine.folder.ledger.open("ab") as file:
+        file.write(b"{")
+    for act in both(machine):
+        act()
+    said = "the ledger ends in 1 bytes of an unfinished record: they are left out"
+    assert describe_torn_tail(tmp_path, RUN_ID) == said
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("make", [link, os.mkfifo, os.mkdir])
+def test_a_ledger_that_is_no_plain_file_is_neither_read_nor_waited_for(
+    machine: Machine, make: Callable[[Path], None], is_finished: bool
+) -> None:
+    if is_finished:
+        finish(machine)
+    ledger = machine.folder.ledger
+    if make is not link:
+        ledger.unlink()
+    make(ledger)
+    assert refusals(machine) == {f"{ledger}: is not a plain file; {DISTRUST}"}
+    [finding] = verify(machine).findings
+    assert (finding.name, finding.found, finding.ok) == ("chain", f"{ledger}: is not a plain file", False)
+    assert finding.remedy == DISTRUST
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("make", [link, os.mkfifo])
+def test_results_that_are_no_plain_file_are_a_finding(
+    machine: Machine, make: Callable[[Path], None], is_finished: bool
+) -> None:
+    results = finish(machine).folder.results
+    if not is_finished:
+        machine.folder.manifest.unlink()
+    if make is not link:
+        results.unlink()
+    make(results)
+    assert faults(machine)["results"] == f"{results}: is not a plain file"
+    assert refusals(machine) == {f"{results}: is not a plain file; {DISTRUST}"}
+
+
+@pytest.mark.timeout(60)
+def test_a_card_that_is_a_pipe_is_a_finding(machine: Machine, tmp_path: Path) -> None:
+    machine.folder.prices.unlink()
+    os.mkfifo(machine.folder.prices)
+    assert faults(machine) == {"price card": f"{machine.folder.prices}: is not a plain file"}
+    with pytest.raises(RecordError, match=r"prices\.yaml: is not a plain file; do not trust"):
+        export_focus(tmp_path, RUN_ID, tmp_path / "out.csv")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_stands_in_the_place_of_a_manifest_is_a_finding(machine: Machine, make: Callable[[Path], None]) -> None:
+    manifest = finish(machine).folder.manifest
+    manifest.unlink()
+    make(manifest)
+    assert faults(machine) == {"files": f"{manifest}: is not a manifest"}
+    assert refusals(machine) == {f"{manifest}: is not a manifest; {DISTRUST}"}
+
+
+def test_a_manifest_that_is_nested_without_end_is_a_finding(machine: Machine) -> None:
+    finish(machine).folder.manifest.write_text("[" * 200_000)
+    assert faults(machine) == {"files": f"{machine.folder.manifest}: is not a manifest"}
+
+
+def test_results_without_a_seal_are_held_against_the_ledger(machine: Machine) -> None:
+    finish(machine).folder.manifest.unlink()
+    assert verify(machine).ok
+    assert found(machine)["results"] == "there and not sealed, the run has not ended: a resume writes them anew"
+    with machine.process():
+        pass
+    assert verify(machine).ok
+    assert found(machine)["head"] == "record 20 of 21"
+    plain = json.loads(machine.folder.results.read_bytes())
+    plain["bill"]["total_micro_usd"] = 1
+    write_json(machine.folder.results, plain)
+    assert faults(machine) == {"sums": "results.json: bill: total_micro_usd is 1, 100000 in the ledger"}
+
+
+@pytest.mark.parametrize("amount", [10**400, -(10**400), 2**63], ids=["vast", "owed", "large"])
+def test_an_amount_that_nobody_can_have_spent_is_a_finding(machine: Machine, amount: int) -> None:
+    results = finish(machine, lambda plain: plain["bill"].update(total_micro_usd=amount)).folder.results
+    problem = f"{results}: cannot be read: 1 validation error for Results"
+    assert faults(machine) == {"results": problem}
+
+
+@pytest.mark.parametrize(
+    "amount", ["10000", True, 10_000.0, 10**400, -1], ids=["text", "bool", "float", "vast", "owed"]
+)
+def test_an_amount_in_the_ledger_that_no_meter_writes_is_found(machine: Machine, amount: object) -> None:
+    records, _ = read_journal(machine.folder.ledger)
+    records[1]["micro_usd"] = amount
+    machine.folder.ledger.write_bytes(rechain(records))
+    problem = f"a record is not as the meter wrote it: micro_usd is wrong, got {amount!r}"
+    assert faults(machine) == {"records": f"ledger record 2: {problem}"}
+    assert refusals(machine) == {f"ledger record 2: {problem}; {DISTRUST}"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("target", "another"), ("budget", "dime"), ("seed", 77)])
+def test_a_cell_that_is_not_in_the_plan_is_found(machine: Machine, name: str, value: object) -> None:
+    finish(machine, lambda plain: plain["cells"][0].update({name: value}))
+    assert faults(machine)["sums"].startswith("results.json: cell cell-1 is not in the plan, got ")
+
+
+LEAVE_CLOCK = "the clock was set, or the record is not genuine: repeat the run and leave the clock alone"
+
+
+def moved(machine: Machine, place: int, key: str, seconds: float) -> None:
+    """Date a record otherwise, in a chain of its own."""
+    records, _ = read_journal(machine.folder.ledger)
+    moment = datetime.fromisoformat(records[place][key]) + timedelta(seconds=seconds)
+    records[place][key] = moment.isoformat(timespec="microseconds")
+    machine.folder.ledger.write_bytes(rechain(records))
+
+
+def test_a_record_that_is_dated_before_the_one_before_it_is_found(machine: Machine) -> None:
+    # Record 2 is dated 36 s after record 1.
+    moved(machine, 1, "time", -38.0)
+    assert verify(machine).ok
+    moved(machine, 1, "time", -0.5)
+    [finding] = [finding for finding in verify(machine).findings if not finding.ok]
+    assert finding.found == "ledger record 2: is dated 2.500 s before the record before it, and no clock_jump tells why"
+    assert (finding.name, finding.remedy) == ("time", LEAVE_CLOCK)
+
+
+def test_a_record_in_the_future_is_found(machine: Machine) -> None:
+    moved(machine, 1, "time", 10 * 365 * 86_400)
+    assert faults(machine)["time"].startswith("ledger record 3: is dated 3153")
+
+
+@pytest.mark.parametrize(("place", "number"), [(-1, 20), (-2, 19)])
+def test_a_clock_that_was_set_is_no_other_work(machine: Machine, place: int, number: int) -> None:
+    records, _ = read_journal(machine.folder.ledger)
+    for at in range(place, 0):
+        moved(machine, at, "time", 100_000)
+    [finding] = [finding for finding in verify(machine).findings if not finding.ok]
+    assert records[18]["record"] == "settle"
+    assert finding.found == (
+        "ledger: 0.32 % of 100324.000 s explained, sessions: 1; at least 98 % must be: "
+        f"record {number} is dated 100000.000 s later than its time explains"
+    )
+    assert finding.remedy == LEAVE_CLOCK
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "2026-01-01T00:00:00", ""])
+def test_a_wall_clock_that_is_none_is_found_as_by_an_export(machine: Machine, moment: str) -> None:
+    records, _ = read_journal(machine.folder.ledger)
+    records[1]["wall_clock"] = moment
+    machine.folder.ledger.write_bytes(rechain(records))
+    problem = f"ledger record 2: is not of a moment in UTC, got {moment!r} after 36000000000 ns"
+    assert faults(machine) == {"time": problem}
+    with pytest.raises(RecordError) as caught:
+        export_focus(machine.folder.path.parent, RUN_ID, machine.folder.path.parent / "out.csv")
+    assert str(caught.value) == f"{problem}; {DISTRUST}"
 
 
 def test_a_ledger_that_was_changed_is_neither_exported_nor_priced(machine: Machine, tmp_path: Path) -> None:
@@ -729,6 +949,8 @@ def test_a_run_is_priced_again(machine: Machine, tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match=r"^--shadow-price: 'bigger' has no price"):
         price_again(tmp_path, RUN_ID, card, hardware="bigger")
+    with pytest.raises(ConfigError, match=r"^--shadow-price: '' has no price"):
+        price_again(tmp_path, RUN_ID, card, hardware="")
 
 
 def test_no_torch_is_loaded() -> None:

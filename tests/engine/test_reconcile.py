@@ -117,6 +117,30 @@ def test_three_estimates_from_the_attackers_ledger(run: RunFolder) -> None:
     assert attacker.mfu == pytest.approx(0.1)
 
 
+def test_a_target_that_the_plan_does_not_hold_is_damage(run: RunFolder) -> None:
+    document = json.loads(run.results.read_bytes())
+    for cell in document["cells"]:
+        cell["target"] = "another"
+    write_json(run.results, document)
+    run.write_manifest()
+    with pytest.raises(RecordError, match=r"the plan holds no target 'another', and yet 'another .*; do not trust"):
+        reconcile(run)
+
+
+def test_a_torn_ledger_is_damage(run: RunFolder) -> None:
+    with run.ledger.open("ab") as file:
+        file.write(b"{")
+    run.write_manifest()
+    with pytest.raises(RecordError, match=r"ends in 1 bytes of an unfinished record, though the run has ended; do not"):
+        reconcile(run)
+
+
+def test_a_manifest_that_is_nested_without_end_is_damage(run: RunFolder) -> None:
+    run.manifest.write_text("[" * 200_000)
+    with pytest.raises(RecordError, match=r"manifest\.json: is not a manifest; do not trust"):
+        reconcile(run)
+
+
 def test_the_laboratory_stands_apart_and_holds_every_node(run: RunFolder) -> None:
     laboratory = reconcile(run).laboratory
     assert laboratory is not None

@@ -304,6 +304,28 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         Journal.open(tmp_path / "ledger.jsonl")
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", ["pipe", "link", "folder"])
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("nowhere"), "folder": os.mkdir}[make](path)
+    with pytest.raises(RecordError) as caught:
+        verify_journal(path)
+    assert str(caught.value) == f"{path}: is not a plain file; do not trust this run; repeat it"
+
+
+@pytest.mark.parametrize("seq", [False, 0.0])
+def test_a_place_that_only_equals_the_number_is_none(tmp_path: Path, seq: object) -> None:
+    path = tmp_path / "ledger.jsonl"
+    with Journal.open(path) as journal:
+        journal.append({"step": 1})
+        (record,) = journal.records()
+    body = {key: value for key, value in record.items() if key != "hash"} | {"seq": seq}
+    path.write_text(canonical_json(body | {"hash": content_hash(body)}) + "\n")
+    with pytest.raises(RecordError, match=f"record 1: is out of place, got seq {seq!r}; do not trust"):
+        verify_journal(path)
+
+
 @pytest.mark.parametrize("line", [b"[" * 100_000 + b"\n", b"\xff\n", b"\n", b"null\n", b'{"seq":0}\n'])
 def test_rubbish_is_not_a_record(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "ledger.jsonl"

@@ -12,7 +12,15 @@ import pytest
 from pydantic import BaseModel
 
 from robustlab.errors import ConfigError, RecordError
-from robustlab.record.run_folder import RunFolder, file_sha256, new_run_id, write_atomic, write_json, write_once
+from robustlab.record.run_folder import (
+    RunFolder,
+    file_sha256,
+    new_run_id,
+    read_plain,
+    write_atomic,
+    write_json,
+    write_once,
+)
 
 RUN_ID = "20261122T021733Z-a1b2c3"
 
@@ -218,12 +226,47 @@ def test_a_run_without_a_manifest_has_not_ended(tmp_path: Path) -> None:
         folder.check_manifest()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"files": []}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"files": []}', b"\xff", b"[" * 200_000])
 def test_what_is_not_a_manifest(tmp_path: Path, content: bytes) -> None:
     folder = finished(tmp_path)
     folder.manifest.write_bytes(content)
     with pytest.raises(RecordError, match="manifest.json: is not a manifest; do not trust this run"):
         folder.check_manifest()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", ["pipe", "link", "folder"])
+def test_what_stands_in_the_place_of_a_manifest_is_none(tmp_path: Path, make: str) -> None:
+    folder = RunFolder.create(tmp_path, RUN_ID)
+    {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("nowhere"), "folder": os.mkdir}[make](folder.manifest)
+    assert folder.is_finished
+    with pytest.raises(RecordError, match="manifest.json: is not a manifest; do not trust this run"):
+        folder.check_manifest()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", ["pipe", "link", "folder"])
+def test_only_plain_files_are_read(tmp_path: Path, make: str) -> None:
+    (tmp_path / "plain").write_bytes(b"data")
+    assert read_plain(tmp_path / "plain") == b"data"
+    path = tmp_path / "other"
+    {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("plain"), "folder": os.mkdir}[make](path)
+    with pytest.raises(RecordError) as caught:
+        read_plain(path)
+    assert str(caught.value) == f"{path}: is not a plain file; do not trust this run; repeat it"
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plain").write_bytes(b"data")
+    with pytest.raises(RecordError, match="none: cannot be read: No such file or directory; name a run that exists"):
+        read_plain(tmp_path / "none")
+
+    def closed(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("robustlab.record.run_folder.os.open", closed)
+    with pytest.raises(RecordError, match="plain: cannot be read: Permission denied; make the file readable"):
+        read_plain(tmp_path / "plain")
 
 
 def test_a_link_in_a_run_folder_is_refused(tmp_path: Path) -> None:
