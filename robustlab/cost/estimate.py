@@ -190,7 +190,8 @@ def _outlook(job: Job, seconds: list[float]) -> Outlook:
 def _find_refusal(job: Job, memory_bytes: int) -> str | None:
     least = needed_bytes(job)[0]
     if least > memory_bytes:
-        return f"weights and adapter need {least / 1e9:.3g} GB of memory, got {memory_bytes / 1e9:.3g} GB"
+        what = "libraries, weights and adapter" if job.hardware.kind == "cpu" else "weights and adapter"
+        return f"{what} need {least / 1e9:.3g} GB of memory, got {memory_bytes / 1e9:.3g} GB"
     pace = read_pace(job.hardware, "fast")
     outlays = list_outlays(job, pace, job.counts.shortest_row)
     ends = list_laboratory_outlays(job, pace.ending_seconds(job))

@@ -10,6 +10,8 @@ from robustlab.cost.job import BYTES_PER_ELEMENT, Completions, Job
 ADAPTER_BYTES = 16
 LOGIT_BYTES = 12
 FRAGMENTATION = 1.5
+LIBRARY_BYTES = (300_000_000, 550_000_000, 800_000_000)
+"""What Python and its libraries hold on a processor, measured at 0.63 GB with the tiny target; a third either way."""
 
 
 def needed_bytes(job: Job) -> tuple[int, int, int]:
@@ -19,13 +21,17 @@ def needed_bytes(job: Job) -> tuple[int, int, int]:
         job: The cell before it has a schedule; its widest training micro-batch and generation batch are what counts.
 
     Returns:
-        Low (weights and adapter state alone), centre (with activations or the key-value cache) and high (half more).
+        Low (weights and adapter state alone), centre (with activations or the key-value cache) and high (half more); on
+        a processor each with the libraries, which share its memory.
     """
     standing = job.weight_bytes + ADAPTER_BYTES * job.adapter_parameters
     sets = [job.final_completions(name) for name in job.evals]
     sets += [] if job.counts.distilled is None else [job.counts.distilled]
     passing = max([_training_bytes(job), *(_generation_bytes(job, completions) for completions in sets)])
-    return standing, standing + passing, round(FRAGMENTATION * (standing + passing))
+    bounds = standing, standing + passing, round(FRAGMENTATION * (standing + passing))
+    libraries = LIBRARY_BYTES if job.hardware.kind == "cpu" else (0, 0, 0)
+    low, centre, high = (need + held for need, held in zip(bounds, libraries, strict=True))
+    return low, centre, high
 
 
 def _training_bytes(job: Job) -> int:

@@ -183,9 +183,10 @@ def test_what_fits_at_best_is_not_refused(bench: Any, estimate: Any, caps: dict[
 
 
 def test_memory_that_cannot_hold_the_weights_is_refused(estimate: Any) -> None:
-    # weights 480 + adapter 16,896 bytes
-    assert estimate(memory_bytes=17_375).refusal == "weights and adapter need 1.74e-05 GB of memory, got 1.74e-05 GB"
-    assert estimate(memory_bytes=17_376).refusal is None
+    # libraries 300,000,000 + weights 480 + adapter 16,896 bytes
+    refused = estimate(memory_bytes=300_017_375).refusal
+    assert refused == "libraries, weights and adapter need 0.3 GB of memory, got 0.3 GB"
+    assert estimate(memory_bytes=300_017_376).refusal is None
 
 
 def test_distilled_answers_are_the_attackers(build_job: Any, hand_made_hardware: Any) -> None:
