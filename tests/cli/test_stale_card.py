@@ -45,8 +45,18 @@ def test_resume_warns_before_it_goes_on(run: Run, card: Path, monkeypatch: pytes
 
 def test_pricing_again_warns_of_the_card_that_is_named(run: Run, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "price_again", lambda *_, **__: [])
+    monkeypatch.setattr(ledger, "describe_torn_tail", lambda *_: None)
     assert is_warning(run("ledger", "price", RUN_ID, "--prices", str(card)).err, card)
     assert "2020" not in run("ledger", "price", RUN_ID).err
+
+
+def test_a_record_that_a_crash_left_unfinished_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "price_again", lambda *_, **__: [])
+    monkeypatch.setattr(ledger, "export_focus", lambda *_: 3)
+    monkeypatch.setattr(ledger, "describe_torn_tail", lambda *_: "a torn tail is left out")
+    assert run("ledger", "price", RUN_ID).err == "a torn tail is left out\n"
+    exported = run("ledger", "export", RUN_ID, "--out", "x.csv")
+    assert (exported.out, exported.err) == ("3 charges written to x.csv\n", "a torn tail is left out\n")
 
 
 def test_reconcile_warns_of_the_runs_own_card(run: Run, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
