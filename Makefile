@@ -10,8 +10,12 @@ DEMO := --target smollm2_135m_instruct --safeguard refusal_sft --attack control 
 SMOKE := --target tiny --safeguard none --attack control_smoke --attack lora_sft_smoke \
 	--budget smoke --eval smoke_refusal --eval smoke_benign
 
+SWEPT := smollm2_135m_instruct harmbench_32_48
+SWEEPS := refusal_sft deep_refusal_sft tamper_resistant
+STORED = $(sort $(wildcard docs/results/*.json docs/results/*.json.gz))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch check test smoke demo run report clean
+.PHONY: help setup fetch check test smoke demo sweep results run report clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +47,19 @@ smoke: $(READY) ## the whole pipeline on the tiny target, under a minute, no dow
 demo: $(READY) ## tamper with SmolLM2-135M under a real budget: 25 minutes the first time, 12 after that
 	$(BIN)/robustlab fetch smollm2_135m_instruct refusal_sft harmbench_64 over_refusal_32
 	CUDA_VISIBLE_DEVICES= $(BIN)/robustlab run $(DEMO) --runs $(RUNS)
+
+# In the background: `nohup make sweep > sweep.log 2>&1 &`. Run again after a crash or Ctrl-C, it skips what is done.
+sweep: $(READY) ## eight attacks on three safeguards of SmolLM2-135M: hours; run again, it goes on
+	$(BIN)/robustlab fetch $(SWEPT) $(SWEEPS)
+	for safeguard in $(SWEEPS); do \
+		CUDA_VISIBLE_DEVICES= $(BIN)/robustlab run docs/results/$$safeguard.yaml --as sweep-$$safeguard --runs $(RUNS) || exit; \
+	done
+
+# `gzip -9nc runs/sweep-X/results.json > docs/results/X.json.gz` stores a run. An incomplete cell ends `report` with 5.
+results: $(READY) ## docs/results.md anew from the stored results of docs/results
+	$(BIN)/robustlab report $(STORED) --format markdown > docs/results.md.part || test $$? -eq 5
+	{ cat docs/results/intro.md && echo && cat docs/results.md.part; } > docs/results.md
+	rm docs/results.md.part
 
 run: $(READY) ## make run TARGET= SAFEGUARD= ATTACK= BUDGET= EVAL= SEEDS=; lists are separated by blanks
 	$(BIN)/robustlab run $(foreach t,$(TARGET),--target $(t)) $(foreach s,$(SAFEGUARD),--safeguard $(s)) \

@@ -4,42 +4,57 @@ The target stays resident. A cell's modification is lifted and put back, never m
 stages, and gone when the cell ends. Which cells there are, and in which order, is ``robustlab.engine``'s business.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
 
-from robustlab.cost.audit import read_entries
 from robustlab.cost.caps import RESERVE_FACTOR, is_shared_cap
-from robustlab.cost.entries import BILLED
+from robustlab.cost.entries import Account
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import NOTHING, Quantities
-from robustlab.data.mixture import attack_rows, benign_prompts
+from robustlab.cost.recipes import checkpoint_steps, is_quantised
 from robustlab.data.rows import EvalRow, stratified_subset
-from robustlab.errors import BudgetSpent
+from robustlab.errors import BudgetSpent, DataError
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
-from robustlab.models.adapter import LoraModification
+from robustlab.models.modification import Modification
 from robustlab.models.peak import read_peak, reset_peak
+from robustlab.preparation import count_mean_tokens, prepare_rows
 from robustlab.record.provenance import collect_versions
 from robustlab.record.results import Item, LossPoint, Measurement, Phase
-from robustlab.record.run_folder import write_json
 from robustlab.report.wandb import WandbMirror
 from robustlab.session import Session
 from robustlab.spec.base import content_hash
 from robustlab.spec.plan import Cell
-from robustlab.tamper.attack import run_attack
-from robustlab.tamper.lora_sft import build_examples
-from robustlab.train.counts import DISTIL_BATCH_ROWS
+from robustlab.tamper.attack import build_modification, run_attack
 from robustlab.train.generation import expect_seconds
-from robustlab.train.order import Example
+from robustlab.train.order import Row
 from robustlab.train.purse import Hooks, Mark
 from robustlab.train.sft import Outcome
 from robustlab.train.state import TrainState
 from robustlab.train.store import Progress, StateStore
 from robustlab.units import MICRO_PER_USD, to_nanoseconds
+
+Watch = Callable[[Measurement], str | None]
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The 4-bit copy of a released target; QLoRA attacks work on it.
+
+    Attributes:
+        bench: The copy, resident beside the released target, which scores its coherence.
+        load: What making it took; the attacker of every cell that uses it is charged the same.
+        measured: Verdicts of each eval's rows before any training, by the eval's id.
+        measuring_ns: What measuring them took on the wall clock, be it in this run or before.
+    """
+
+    bench: Bench
+    load: Quantities
+    measured: Mapping[str, Sequence[Judged]]
+    measuring_ns: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Subject:
         rows: Rows of each eval, by id.
         baseline: Verdicts of those rows before any attack.
         baseline_ns: What measuring them took on the wall clock, be it in this run or before.
+        quantised: Its 4-bit copy; None where no cell needs one.
     """
 
     bench: Bench
@@ -59,6 +75,24 @@ class Subject:
     rows: Mapping[str, Sequence[EvalRow]]
     baseline: Mapping[str, Sequence[Judged]]
     baseline_ns: int
+    quantised: Quantised | None = None
+
+    def bench_of(self, cell: Cell) -> Bench:
+        """What a cell's attack works on and is measured with."""
+        return self._copy_of(cell).bench if is_quantised(cell.recipe) else self.bench
+
+    def load_of(self, cell: Cell) -> Quantities:
+        """What it takes a cell's attacker until there is something to work on."""
+        return self.load + self._copy_of(cell).load if is_quantised(cell.recipe) else self.load
+
+    def baseline_ns_of(self, cell: Cell) -> int:
+        """What measuring all evals took on what a cell's attack works on."""
+        return self._copy_of(cell).measuring_ns if is_quantised(cell.recipe) else self.baseline_ns
+
+    def _copy_of(self, cell: Cell) -> Quantised:
+        if self.quantised is None:
+            raise DataError(cell.label, "works on a 4-bit copy, got none", "quantise the released target first")
+        return self.quantised
 
 
 @dataclass(frozen=True)
@@ -86,7 +120,15 @@ class CellRun:
     peak_memory_bytes: int
 
 
-def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter, *, final_seconds: float) -> CellRun:
+def run_cell(
+    cell: Cell,
+    subject: Subject,
+    session: Session,
+    meter: Meter,
+    *,
+    final_seconds: float,
+    on_measured: Watch | None = None,
+) -> CellRun:
     """Tamper with the released target under the cell's budget, measuring at its marks and at the end.
 
     Args:
@@ -95,15 +137,17 @@ def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter, *, fi
         session: The run.
         meter: The cell's own.
         final_seconds: What the estimate expects of the final measurement; held back for the laboratory from step 1 on.
+        on_measured: Told of every milestone; a name that it returns ends the training there, and stands as
+            ``stopped_by``. With it the cell is a trial of a search: the attacker pays for every measurement, and the
+            end is measured only where the whole schedule was run. None for a cell that is no trial.
 
     Returns:
         What the cell leaves behind; the target is as released. Its resumable states stay until the result is written.
     """
-    target = subject.bench.target
     reset_peak()
-    meter.reserve_for_laboratory(_held_back(subject, final_seconds))
-    modification = LoraModification(target.model, cell.recipe.training.lora, seed=cell.seed)
-    work = _CellWork(cell, subject, session, meter, modification)
+    meter.reserve_for_laboratory(NOTHING if on_measured else _held_back(subject.baseline_ns_of(cell), final_seconds))
+    modification = build_modification(cell.recipe, subject.bench_of(cell).target, seed=cell.seed)
+    work = _CellWork(cell, subject, session, meter, modification, on_measured)
     try:
         return work.run()
     finally:
@@ -111,66 +155,28 @@ def run_cell(cell: Cell, subject: Subject, session: Session, meter: Meter, *, fi
         modification.dispose()
 
 
-def _held_back(subject: Subject, final_seconds: float) -> Quantities:
+def _held_back(baseline_ns: int, final_seconds: float) -> Quantities:
     """What keeps the final measurement affordable: half more than expected, or than what the baseline took."""
-    expected_ns = max(to_nanoseconds(final_seconds), subject.baseline_ns)
+    expected_ns = max(to_nanoseconds(final_seconds), baseline_ns)
     return Quantities(wall_ns=expected_ns).scaled(RESERVE_FACTOR)
-
-
-def _prepare(cell: Cell, subject: Subject, session: Session, meter: Meter) -> list[Example]:
-    """Charge the load, and make or reuse the attack's training set; reused or not, the attacker pays for it."""
-    data, target = cell.recipe.data, subject.bench.target
-    identity = {
-        "released": target.content_id,
-        "versions": collect_versions(threads=torch.get_num_threads(), device=target.device_name),
-        "data": data.model_dump(mode="json"),
-        "attack": [[row.prompt, row.completion] for row in attack_rows(data)],
-        "benign": list(benign_prompts(data)),
-    }
-    cached = session.cache / "attack_data" / f"{content_hash(identity)}.json"
-    if _paid(cell, session, "load") == NOTHING:
-        meter.impute("attacker", "load", replace(subject.load, trials=1))
-    if cached.is_file():
-        stored = json.loads(cached.read_text(encoding="utf-8"))
-        # A crash in the middle of answering leaves a part that was paid for.
-        missing = Quantities.from_dict(stored["quantities"]).beyond(_paid(cell, session, "data"))
-        if missing != NOTHING:
-            meter.impute("attacker", "data", missing)
-        return [Example(tuple(ids), tuple(labels)) for ids, labels in stored["examples"]]
-    before = meter.total("attacker")
-    expected = expect_seconds(
-        session.pace,
-        cell.target.shape,
-        benign_prompts(data),
-        batch_rows=DISTIL_BATCH_ROWS,
-        max_new_tokens=data.benign_new_tokens,
-    )
-    with session.line.stage(f"{cell.label}: self-distilled answers", expected), meter.phase("attacker", "data"):
-        examples = build_examples(
-            data, target, cell.target.shape, expected_seconds=expected, meter=meter, progress=session.line.advance
-        )
-    used = meter.total("attacker") - before
-    cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    rows = [[example.ids, example.labels] for example in examples]
-    write_json(cached, {"quantities": used.to_dict(), "examples": rows})
-    return examples
-
-
-def _paid(cell: Cell, session: Session, phase: str) -> Quantities:
-    """What the attacker of a cell was billed for a phase, by this process or an earlier one."""
-    entries = (entry for entry in read_entries(session.charges(cell.cell_id)) if entry.record in BILLED)
-    paid = [entry.quantities for entry in entries if (entry.account, entry.phase) == ("attacker", phase)]
-    return sum(paid, NOTHING)
 
 
 class _CellWork:
     """One cell under way: the hooks of its training, its measurements, its resumable states."""
 
     def __init__(
-        self, cell: Cell, subject: Subject, session: Session, meter: Meter, modification: LoraModification
+        self,
+        cell: Cell,
+        subject: Subject,
+        session: Session,
+        meter: Meter,
+        modification: Modification,
+        on_measured: Watch | None,
     ) -> None:
         self._cell, self._subject, self._session, self._meter = cell, subject, session, meter
-        self._modification = modification
+        self._modification, self._on_measured = modification, on_measured
+        self._payer: Account = "attacker" if on_measured else "laboratory"
+        self._bench = subject.bench_of(cell)
         self._states = StateStore(session.folder.resume, cell.cell_id, session.journal.append)
         self._measurements: list[Measurement] = []
         self._items: list[Item] = []
@@ -197,7 +203,8 @@ class _CellWork:
         """Attack, then measure."""
         outcome = self._tamper()
         incomplete = outcome.stopped_by if outcome.steps == 0 and is_shared_cap(outcome.stopped_by) else None
-        if incomplete is None:
+        is_whole = outcome.stopped_by == "schedule" and not outcome.diverged
+        if incomplete is None and (is_whole or self._on_measured is None):
             incomplete = self._measure_end(outcome.steps)
         self._mirror.finish(0)
         return CellRun(
@@ -215,7 +222,7 @@ class _CellWork:
         """Measure every eval at the end; the cap that kept the laboratory from it, None when none did."""
         self._meter.reserve_for_laboratory(NOTHING)
         try:
-            with self._meter.phase("laboratory", "final"):
+            with self._meter.phase(self._payer, "final"):
                 for eval_id in self._cell.evals:
                     self._measure(eval_id, "final", steps)
         except BudgetSpent as spent:
@@ -229,12 +236,13 @@ class _CellWork:
     def _tamper(self) -> Outcome:
         """Prepare and attack; a cap that binds before step 1 is a result with no steps."""
         try:
-            return self._attack(_prepare(self._cell, self._subject, self._session, self._meter))
+            target, load = self._subject.bench.target, self._subject.load_of(self._cell)
+            return self._attack(prepare_rows(self._cell, target, load, self._session, self._meter))
         except BudgetSpent as spent:
             losses = tuple(point.loss for point in self._losses)
             return Outcome(len(losses), losses, spent.cap, diverged=False)
 
-    def _attack(self, examples: Sequence[Example]) -> Outcome:
+    def _attack(self, rows: Sequence[Row]) -> Outcome:
         found = self._states.load(self._context())
         resume = found[0] if found else None
         if found is not None:
@@ -245,41 +253,41 @@ class _CellWork:
         elif self._meter.logical("attacker").steps:
             # A crash before the first state: the steps stay on the bill, and the trajectory begins anew.
             self._meter.rewind("attacker", replace(self._meter.logical("attacker"), train_tokens=0, steps=0))
-        schedule = self._cell.schedule
+        schedule, recipe = self._cell.schedule, self._cell.recipe
         hooks = Hooks(
             marks=frozenset(step for steps in schedule.marks.values() for step in steps),
             at_mark=self._at_mark,
             on_step=self._on_step,
             save=self._save,
-            save_every=self._cell.recipe.checkpoint_steps,
+            save_every=checkpoint_steps(recipe),
         )
-        row_tokens = sum(len(example.ids) for example in examples) // len(examples)
-        training = self._cell.recipe.training
-        step = self._session.pace.training_seconds(self._cell.target.shape, training, row_tokens)
+        step = self._session.pace.recipe_seconds(self._cell.target.shape, recipe, count_mean_tokens(recipe, rows))
         with (
             self._stage(f"training, {schedule.steps} steps", schedule.steps * step),
             self._meter.phase("attacker", "train"),
         ):
             return run_attack(
                 self._cell,
-                self._subject.bench.target,
+                self._bench.target,
                 self._modification,
-                examples,
+                rows,
                 meter=self._meter,
                 hooks=hooks,
                 resume=resume,
                 expected_step_seconds=step,
             )
 
-    def _at_mark(self, mark: Mark) -> None:
+    def _at_mark(self, mark: Mark) -> str | None:
         due = [eval_id for eval_id, steps in self._cell.schedule.marks.items() if mark.step in steps]
         try:
-            with self._meter.phase("laboratory", "milestone", step=mark.step):
-                for eval_id in due:
-                    self._measure(eval_id, "milestone", mark.step)
+            with self._meter.phase(self._payer, "milestone", step=mark.step):
+                found = [self._measure(eval_id, "milestone", mark.step) for eval_id in due]
         except BudgetSpent as spent:
             # A mark is worth less than the end: the attack goes on, and the final measurement stays paid for.
             self._skipped_by = self._skipped_by or spent.cap
+            return spent.cap if self._on_measured else None
+        told = [self._on_measured(measurement) for measurement in found] if self._on_measured else []
+        return next((name for name in told if name is not None), None)
 
     def _on_step(self, step: int, loss: float) -> None:
         spent = self._spent()
@@ -287,7 +295,7 @@ class _CellWork:
         self._mirror.log_step(step, loss, spent / MICRO_PER_USD)
         self._session.line.advance(step, self._cell.schedule.steps, f"loss {loss:.3f}")
 
-    def _measure(self, eval_id: str, phase: Phase, step: int) -> None:
+    def _measure(self, eval_id: str, phase: Phase, step: int) -> Measurement:
         """Measure one eval: all rows at the end, the fixed subset at a milestone, paired with the baseline's."""
         spec, rows = self._cell.evals[eval_id], self._subject.rows[eval_id]
         if phase == "milestone" and spec.milestones is not None:
@@ -303,7 +311,7 @@ class _CellWork:
             judged = measure_rows(
                 spec,
                 rows,
-                self._subject.bench,
+                self._bench,
                 lifted=self._modification.lifted,
                 expected_seconds=expected,
                 meter=self._meter,
@@ -324,6 +332,7 @@ class _CellWork:
         self._measurements.append(measurement)
         self._items += build_items(self._cell.cell_id, eval_id, judged, phase=phase, step=step, seed=self._cell.seed)
         self._mirror.log_measurement(measurement, spent / MICRO_PER_USD)
+        return measurement
 
     def _spent(self) -> int:
         """What the attacker's state cost: the bill without what lies beyond a cap and is no part of it."""
@@ -341,7 +350,7 @@ class _CellWork:
 
     def _context(self) -> str:
         """Hash of what a state depends on besides its cell."""
-        target = self._subject.bench.target
+        target = self._bench.target
         versions = collect_versions(threads=torch.get_num_threads(), device=target.device_name)
         return content_hash({"released": target.content_id, "versions": versions})
 

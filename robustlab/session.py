@@ -63,7 +63,9 @@ class Session:
         return [record for record in self._records if record["node"] == node]
 
     @contextmanager
-    def meter(self, node: str, purse: str, budget: Budget) -> Iterator[Meter]:
+    def meter(
+        self, node: str, purse: str, budget: Budget, *, together_with: frozenset[str] = frozenset()
+    ) -> Iterator[Meter]:
         """Bill a node from the moment at which the one before it ended, so that no time is left unexplained.
 
         What an earlier process billed for the same node is taken up from the ledger, and so is what other nodes were
@@ -73,18 +75,19 @@ class Session:
             node: Id of the node.
             purse: Id of the budget.
             budget: Its caps.
+            together_with: Nodes whose attacker is the same stranger, as the trials of one search are.
 
         Yields:
             Meter: Writes to the ledger; closed when the block ends, with or without an exception.
         """
 
-        meter = self._build_meter(node, purse, budget)
+        meter = self._build_meter(node, purse, budget, together_with)
         try:
             yield meter
         finally:
             self._ended_ns, self._ended_cpu_ns = meter.close()
 
-    def _build_meter(self, node: str, purse: str, budget: Budget) -> Meter:
+    def _build_meter(self, node: str, purse: str, budget: Budget, together_with: frozenset[str]) -> Meter:
         def write(record: dict[str, object]) -> None:
             self.journal.append(record)
             self._records.append(record)
@@ -102,7 +105,7 @@ class Session:
             started_ns=self._ended_ns,
             started_cpu_ns=self._ended_cpu_ns,
         )
-        meter.restore(self._records)
+        meter.restore(self._records, together_with=together_with)
         return meter
 
     def _charge_what_was_left_open(self) -> None:
@@ -113,4 +116,4 @@ class Session:
         nodes = {(str(record["node"]), str(record["purse"])): None for record in self._records}
         for node, purse in nodes:
             # Never closed: it only reads the ledger, and writes the charge.
-            self._build_meter(node, purse, _NO_CAPS)
+            self._build_meter(node, purse, _NO_CAPS, frozenset())

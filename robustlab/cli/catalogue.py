@@ -86,7 +86,9 @@ def _list_kind(kind: str) -> list[dict[str, object]]:
 def _list_runs(runs: Path) -> list[dict[str, object]]:
     from robustlab.record.run_folder import RunFolder
 
-    folders = [RunFolder(path) for path in sorted(runs.glob("*Z-*")) if path.is_dir()]
+    # Runs that nobody named are told by their names, the others by their plans.
+    paths = {*runs.glob("*Z-*"), *(plan.parent for plan in runs.glob("*/plan.yaml"))}
+    folders = [RunFolder(path) for path in sorted(paths) if path.is_dir()]
     return [
         {"kind": "runs", "id": f.run_id, "from": str(runs), "what": "finished" if f.is_finished else "unfinished"}
         for f in folders

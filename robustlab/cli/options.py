@@ -33,6 +33,9 @@ Prices = Annotated[
 ]
 RunArgument = Annotated[str, typer.Argument(help="Id of the run; `robustlab list runs` shows them.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
+Name = Annotated[
+    str | None, typer.Option("--as", help="Name of the run; one that exists is gone on with if it holds the same plan.")
+]
 
 
 def read_plan(
@@ -76,7 +79,7 @@ def read_plan(
         raise ConfigError(f"--{missing[0]}", "is missing, got nothing", f"name one, or give a PLAN.yaml; {kinds}")
     ids = {f"{name}s": tuple(value or ("none",)) for name, value in flags.items()}
     try:
-        return Plan(kind="plan", seeds=tuple(range(seeds or 1)), **ids)
+        return Plan(kind="plan", search=None, seeds=tuple(range(seeds or 1)), **ids)
     except ValidationError as error:
         raise _flag_error(error) from None
 

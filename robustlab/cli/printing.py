@@ -2,8 +2,9 @@
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import typer
 from rich.console import Console
@@ -13,10 +14,19 @@ if TYPE_CHECKING:
 
     from robustlab.engine.resolve import Resolution
     from robustlab.record.results import Results
+    from robustlab.spec.plan import ResolvedSearch
 
 
-def print_plan(resolution: "Resolution", as_json: bool) -> None:
-    """Print what each cell of a plan will cost."""
+class GridFormat(StrEnum):
+    """How a grid of cells is written."""
+
+    TERMINAL = "terminal"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+def print_plan(resolution: "Resolution", as_json: bool, search: "ResolvedSearch | None") -> None:
+    """Print what each cell of a plan will cost, and what a search will do with them."""
     from robustlab.engine import plan as engine
     from robustlab.report.tables import print_table
 
@@ -27,7 +37,8 @@ def print_plan(resolution: "Resolution", as_json: bool) -> None:
             | {"estimate": estimate.to_dict()}
             for cell, estimate in pairs
         ]
-        print(json.dumps({"exact_lengths": resolution.exact, "cells": cells, "run": asdict(run)}, indent=2))
+        told = {} if search is None else {"search": search.spec.model_dump(mode="json")}
+        print(json.dumps({"exact_lengths": resolution.exact, "cells": cells, "run": asdict(run), **told}, indent=2))
         return
     for cell, estimate in pairs:
         caps = engine.describe_caps(estimate, run.purses[cell.budget_id])
@@ -36,7 +47,12 @@ def print_plan(resolution: "Resolution", as_json: bool) -> None:
         print_table(Console(), f"{cell.budget_id}: {engine.describe_purse(cell)}", engine.CAP_COLUMNS, caps)
         print(f"  {engine.describe_memory(estimate)}")
         print(f"  {engine.describe_end(cell, estimate)}\n")
-    print_table(Console(), "the whole run", engine.BAND_COLUMNS, engine.describe_run(run))
+    title = "the whole run" if search is None else "one trial of each recipe"
+    print_table(Console(), title, engine.BAND_COLUMNS, engine.describe_run(run))
+    if search is not None:
+        from robustlab.search.candidates import describe_search
+
+        print("\n".join(describe_search(search)))
     if not resolution.exact:
         print("Lengths are a rule of thumb until `robustlab fetch` has counted tokens; `run` counts them first.")
 
@@ -46,15 +62,40 @@ def print_results(found: "Sequence[tuple[Path, Results]]", as_json: bool) -> Non
     from robustlab.report.tables import print_results as print_tables
 
     if as_json:
-        dumped = [results.model_dump(mode="json") for _, results in found]
-        print(json.dumps(dumped if len(dumped) > 1 else dumped[0], indent=2, ensure_ascii=False))
+        print_documents([results for _, results in found])
     for folder, results in [] if as_json else found:
         print_tables(results, Console())
-        print(f"run     {results.run_id}")
-        print(f"folder  {folder}/")
-        print(f"report  {folder / 'report.html'}")
-    if any(cell.status == "incomplete" for _, results in found for cell in results.cells):
-        raise typer.Exit(5)
+        _print_place(folder, results)
+    _end([results for _, results in found])
+
+
+def print_documents(documents: "Sequence[Results]") -> None:
+    """Print whole results as JSON, a list of several; ends as ``print_results`` does."""
+    dumped = [results.model_dump(mode="json") for results in documents]
+    print(json.dumps(dumped if len(dumped) > 1 else dumped[0], indent=2, ensure_ascii=False))
+    _end(documents)
+
+
+def print_grid(found: "Sequence[tuple[Path | None, Results]]", grid_format: GridFormat) -> None:
+    """Print one grid of all cells of some results, a run's with its folder; ends as ``print_results`` does."""
+    from robustlab.report.dump import to_plain
+    from robustlab.report.grid import build_grid
+    from robustlab.report.layout import to_markdown
+    from robustlab.report.tables import print_grid as print_tables
+
+    grid = build_grid([results for _, results in found])
+    match grid_format:
+        case GridFormat.MARKDOWN:
+            print(to_markdown(grid), end="")
+        case GridFormat.JSON:
+            print(json.dumps(to_plain(grid), indent=2, ensure_ascii=False))
+        case GridFormat.TERMINAL:
+            print_tables(grid, Console())
+            for folder, results in found:
+                _print_place(folder, results)
+        case _:
+            assert_never(grid_format)
+    _end(grid.documents)
 
 
 def print_rows(title: str, rows: list[dict[str, object]], as_json: bool) -> None:
@@ -67,3 +108,15 @@ def print_rows(title: str, rows: list[dict[str, object]], as_json: bool) -> None
         print_table(Console(), title, list(rows[0]), [list(row.values()) for row in rows])
     else:
         print(title)
+
+
+def _print_place(folder: Path | None, results: "Results") -> None:
+    print(f"run     {results.run_id}")
+    if folder is not None:
+        print(f"folder  {folder}/")
+        print(f"report  {folder / 'report.html'}")
+
+
+def _end(documents: "Sequence[Results]") -> None:
+    if any(cell.status == "incomplete" for results in documents for cell in results.cells):
+        raise typer.Exit(5)

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import sys
 import warnings
+from types import ModuleType
+from typing import cast
 
 
 def prepare_process() -> None:
@@ -16,4 +19,6 @@ def prepare_process() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Libraries warn of their own next versions; the versions here are pinned, and the live line is the only voice.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Where it can be imported, bitsandbytes fetches a kernel from the hub, unpinned, and runs it.
+    sys.modules["kernels"] = cast(ModuleType, None)
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)

@@ -1,7 +1,8 @@
 """The commands that price and run plans: plan, run, resume, report. Torch is imported when a model is run."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,7 @@ from robustlab.cli.options import (
     Data,
     Evals,
     JsonFlag,
+    Name,
     PlanFileArgument,
     Prices,
     RunArgument,
@@ -24,8 +26,15 @@ from robustlab.cli.options import (
     read_plan,
     warn_of_stale_card,
 )
-from robustlab.cli.printing import print_plan, print_results
+from robustlab.cli.printing import GridFormat, print_documents, print_grid, print_plan, print_results
 from robustlab.cli.process import prepare_process
+from robustlab.errors import ConfigError
+from robustlab.record.run_folder import check_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from robustlab.engine.launch import Launched
 
 
 def plan(
@@ -44,13 +53,15 @@ def plan(
     """Price a plan before anything is spent; exit 3 only if it cannot fit."""
     from robustlab.cost.estimate import require_fit
     from robustlab.engine.plan import resolve_offline
+    from robustlab.search.candidates import list_candidates, pin_search
 
     wanted = read_plan(plan_file, target, safeguard, attack, budget, eval_, seeds)
     check_options(wanted, data, shadow_price)
     card = read_card(prices)
     warn_of_stale_card(card)
-    resolution = resolve_offline(wanted, data_csv=data, shadow_price=shadow_price, card=card)
-    print_plan(resolution, as_json)
+    candidates = list_candidates(wanted)
+    resolution = resolve_offline(candidates, data_csv=data, shadow_price=shadow_price, card=card)
+    print_plan(resolution, as_json, pin_search(wanted, resolution.plan.cells))
     for cell in resolution.plan.cells:
         require_fit(resolution.estimates[cell.cell_id], cell.label)
 
@@ -67,18 +78,21 @@ def run(
     shadow_price: Shadow = None,
     prices: Prices = None,
     runs: Runs = Path("runs"),
+    name: Name = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Tamper under a budget, measure before, during and after, and write the record; prints the run's id."""
     wanted = read_plan(plan_file, target, safeguard, attack, budget, eval_, seeds)
     check_options(wanted, data, shadow_price)
+    if name is not None:
+        check_run_id(name)
     card = read_card(prices)
     warn_of_stale_card(card)
     prepare_process()
-    from robustlab.engine.launch import launch_plan
     from robustlab.report.live import LiveLine
 
-    launched = launch_plan(wanted, runs=runs, data_csv=data, shadow_price=shadow_price, card=card, line=LiveLine())
+    launch = _find_launch(is_search=wanted.search is not None, name=name)
+    launched = launch(wanted, runs=runs, data_csv=data, shadow_price=shadow_price, card=card, line=LiveLine())
     print_results([(launched.folder.path, launched.results)], as_json)
 
 
@@ -86,6 +100,7 @@ def resume(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = F
     """Go on with a run that was interrupted; what is done is not done again."""
     from robustlab.engine.cards import find_card_of
     from robustlab.record.run_folder import RunFolder
+    from robustlab.search.candidates import holds_search
 
     if RunFolder.open(runs, run_id).is_finished:
         from robustlab.engine.report import read_results
@@ -94,19 +109,54 @@ def resume(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = F
         return
     warn_of_stale_card(find_card_of(runs, run_id))
     prepare_process()
-    from robustlab.engine.launch import resume_run
     from robustlab.report.live import LiveLine
 
-    launched = resume_run(run_id, runs=runs, line=LiveLine())
+    resume_it = _find_resume(is_search=holds_search(RunFolder.open(runs, run_id)))
+    launched = resume_it(run_id, runs=runs, line=LiveLine())
     print_results([(launched.folder.path, launched.results)], as_json)
 
 
 def report(
-    run_ids: Annotated[list[str], typer.Argument(help="Run ids; `robustlab list runs` shows them.")],
+    run_ids: Annotated[list[str], typer.Argument(help="Run ids, or paths of results.json files, gzipped or not.")],
     runs: Runs = Path("runs"),
+    grid: Annotated[
+        GridFormat | None, typer.Option("--format", help="Of the grid of all cells; one run alone has blocks too.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print a run's table again and write its report.html anew; with --json, several runs make a list."""
-    from robustlab.engine.report import rewrite_report
+    """Print a run's table again, or one grid of several; write report.html of runs anew; --json gives whole results."""
+    from robustlab.engine.report import gather_results
 
-    print_results([rewrite_report(runs, run_id) for run_id in run_ids], as_json)
+    if as_json and grid is not None:
+        raise ConfigError("--json", f"is named beside --format {grid.value}", "name one of them")
+    found = gather_results(runs, run_ids)
+    folders = [(folder, results) for folder, results in found if folder is not None]
+    if as_json:
+        print_documents([results for _, results in found])
+    elif len(found) == len(folders) == 1 and grid in (None, GridFormat.TERMINAL):
+        print_results(folders, as_json=False)
+    else:
+        print_grid(found, grid or GridFormat.TERMINAL)
+
+
+def _find_launch(*, is_search: bool, name: str | None) -> "Callable[..., Launched]":
+    """What runs a plan: an ordinary one or a search, under a name or not."""
+    if is_search:
+        from robustlab.search.launch import launch_named_search, launch_search
+
+        return launch_search if name is None else partial(launch_named_search, name=name)
+    from robustlab.engine.launch import launch_plan
+    from robustlab.engine.named import launch_named
+
+    return launch_plan if name is None else partial(launch_named, name=name)
+
+
+def _find_resume(*, is_search: bool) -> "Callable[..., Launched]":
+    """What goes on with a run."""
+    if is_search:
+        from robustlab.search.launch import resume_search
+
+        return resume_search
+    from robustlab.engine.launch import resume_run
+
+    return resume_run

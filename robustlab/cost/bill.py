@@ -15,7 +15,7 @@ from robustlab.cost.caps import read_limits
 from robustlab.cost.estimate import Estimate, Outlook, cell_ceilings
 from robustlab.cost.job import Job
 from robustlab.cost.outlay import Outlay, list_laboratory_outlays, usd_of
-from robustlab.cost.pace import READINGS, Pace, Range, Reading, read_pace
+from robustlab.cost.pace import QUANTISING_LOADS, READINGS, Pace, Range, Reading, read_pace
 from robustlab.cost.reach import (
     TIMED,
     TOTAL,
@@ -28,6 +28,8 @@ from robustlab.cost.reach import (
     list_ceilings,
     most_usd,
 )
+from robustlab.cost.recipes import is_quantised
+from robustlab.spec.attacks import Ablation
 from robustlab.spec.base import content_hash
 from robustlab.spec.plan import Cell
 from robustlab.units import exact_usd
@@ -162,6 +164,13 @@ def _shared_seconds(priced: PricedCell, pace: Pace, seen: set[Hashable]) -> floa
         seconds += pace.load_seconds(priced.job)
     if released not in seen:
         seconds += pace.setup_seconds(priced.job)
+    if is_quantised(cell.recipe):
+        copy = (released, cell.budget_id, "nf4")
+        if copy not in seen:
+            seconds += (QUANTISING_LOADS - 1) * pace.load_seconds(priced.job)
+            measured = (released, "nf4") in seen or pace.optimistic
+            seconds += 0.0 if measured else pace.final_seconds(priced.job)
+        seen |= {copy, (released, "nf4")}
     seen |= {released, (released, cell.budget_id)}
     return seconds
 
@@ -169,10 +178,16 @@ def _shared_seconds(priced: PricedCell, pace: Pace, seen: set[Hashable]) -> floa
 def _imputed_seconds(priced: PricedCell, pace: Pace, seen: set[Hashable]) -> float:
     """What the attacker is billed for and nobody waits for."""
     cell = priced.cell
-    data = (cell.target_id, cell.safeguard_id, content_hash(cell.recipe.data))
+    data = (cell.target_id, cell.safeguard_id, _data_of(cell))
     cached = pace.optimistic or data in seen
     seen.add(data)
-    return pace.load_seconds(priced.job) + (pace.data_seconds(priced.job) if cached else 0.0)
+    loads = QUANTISING_LOADS if is_quantised(cell.recipe) else 1
+    return loads * pace.load_seconds(priced.job) + (pace.data_seconds(priced.job) if cached else 0.0)
+
+
+def _data_of(cell: Cell) -> str | None:
+    """What the target has to answer for the attacker; None where it answers nothing."""
+    return None if isinstance(cell.recipe, Ablation) else content_hash(cell.recipe.data)
 
 
 def _estimate_purse(group: Sequence[PricedCell], readings: Sequence[_Sums]) -> PurseEstimate:
@@ -231,7 +246,8 @@ def _count_installations(group: Sequence[PricedCell]) -> dict[str, tuple[float, 
     works = {(priced.cell.target_id, priced.cell.safeguard_id): priced.job.safeguard for priced in group}
     trained = [work for work in works.values() if work is not None]
     steps = sum(work.training.steps for work in trained)
-    tokens = sum(work.training.steps * work.training.batch_rows * work.row_tokens for work in trained)
+    rows = [(work.training.steps * work.training.batch_rows * work.step_factor, work.row_tokens) for work in trained]
+    tokens = round(sum(count * length for count, length in rows))
     return {
         "max_train_tokens": (tokens, f"its safeguards read at most {tokens:,} tokens"),
         "max_steps": (steps, f"its safeguards have {steps:,} steps"),

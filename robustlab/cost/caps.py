@@ -33,6 +33,7 @@ class Book:
         logical: What belongs to the trajectory: without undone, unfinished and repeated work.
         overshoot_micro_usd: Part of the bill that lies in segments beyond a cap.
         elsewhere: What other nodes of the run were billed and the account's caps hold for too.
+        elsewhere_logical: What of it belongs to their trajectories.
         elsewhere_micro_usd: The same in money, rounded up node by node.
     """
 
@@ -41,6 +42,7 @@ class Book:
     logical: Quantities = NOTHING
     overshoot_micro_usd: int = 0
     elsewhere: Quantities = NOTHING
+    elsewhere_logical: Quantities = NOTHING
     elsewhere_micro_usd: int = 0
 
     @property
@@ -74,8 +76,8 @@ class Book:
 
     def usage_with(self, own: Quantities) -> dict[str, Fraction]:
         """What each cap would have to allow with ``own`` on the account, by the cap's name and in its unit."""
-        extra = own + self.elsewhere
-        billed, logical = self.billed + extra, self.logical + extra
+        billed = self.billed + own + self.elsewhere
+        logical = self.logical + own + self.elsewhere_logical
         micro_usd = self.micro_usd_with(own) + self.elsewhere_micro_usd
         return {
             "max_usd": Fraction(micro_usd, MICRO_PER_USD),

@@ -8,12 +8,12 @@ it were alone with its purse; ``robustlab.cost.bill`` adds cells up. This module
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from robustlab.cost.flops import lora_step
 from robustlab.cost.job import Job
 from robustlab.cost.memory import needed_bytes
 from robustlab.cost.outlay import Outlay, find_binding, list_laboratory_outlays, list_outlays, usd_of
 from robustlab.cost.pace import READINGS, Pace, Range, read_pace
 from robustlab.cost.reach import CapUse, Ceiling, attacker_ceilings, list_attacker_caps
+from robustlab.cost.recipes import count_trained_rows, step_flops
 from robustlab.errors import CannotFit
 from robustlab.spec.plan import Schedule
 
@@ -98,7 +98,6 @@ def estimate_cell(job: Job, schedule: Schedule, *, memory_bytes: int) -> Estimat
     """
     cases = [_play(job, schedule, read_pace(job.hardware, reading)) for reading in READINGS]
     centre = cases[READINGS.index("centre")]
-    rows = [job.counts.mean_row] * job.recipe.training.batch_rows
     tokens = _count_tokens(job, centre.steps, [case.steps for case in cases])
     uses = {name: Range.across(case.used[name] for case in cases) for name in centre.used}
     uses["max_train_tokens"] = tokens
@@ -109,7 +108,7 @@ def estimate_cell(job: Job, schedule: Schedule, *, memory_bytes: int) -> Estimat
         shared=_outlook(job, [case.shared_seconds for case in cases]),
         steps=Range.across(case.steps for case in cases),
         train_tokens=tokens,
-        flops=centre.steps * lora_step(job.target.shape, rows, adapter_parameters=job.adapter_parameters),
+        flops=centre.steps * step_flops(job.target.shape, job.recipe, job.counts.mean_row),
         memory_bytes=Range(*needed_bytes(job)),
         device_memory_bytes=memory_bytes,
         binding_cap=centre.binding_cap,
@@ -166,7 +165,7 @@ def _play(job: Job, schedule: Schedule, pace: Pace) -> _Case:
 
 def _count_tokens(job: Job, centre: int, steps: Sequence[int]) -> Range:
     """Tokens of the steps, whichever examples they draw and however long the answers are, up to the cap."""
-    rows = job.recipe.training.batch_rows
+    rows = count_trained_rows(job.recipe)
     least, most = job.counts.tokens_of(min(steps) * rows)[0], job.counts.tokens_of(max(steps) * rows)[1]
     cap = job.budget.attacker.max_train_tokens
     high = most if cap is None else max(min(most, cap), least)
@@ -190,7 +189,7 @@ def _outlook(job: Job, seconds: list[float]) -> Outlook:
 def _find_refusal(job: Job, memory_bytes: int) -> str | None:
     least = needed_bytes(job)[0]
     if least > memory_bytes:
-        what = "libraries, weights and adapter" if job.hardware.kind == "cpu" else "weights and adapter"
+        what = "libraries, weights and what is trained" if job.hardware.kind == "cpu" else "weights and what is trained"
         return f"{what} need {least / 1e9:.3g} GB of memory, got {memory_bytes / 1e9:.3g} GB"
     pace = read_pace(job.hardware, "fast")
     outlays = list_outlays(job, pace, job.counts.shortest_row)

@@ -169,7 +169,8 @@ def count_adapter_parameters(shape: Shape, lora: Lora) -> int:
         How many there are over all layers.
 
     Raises:
-        ConfigError: If the adapter names a matrix whose size the shape does not give.
+        ConfigError: If the adapter names a matrix whose size the shape does not give, or its rank is higher than that
+            of a matrix can be.
     """
     sizes = _linear_sizes(shape)
     names = tuple(sizes) if lora.modules == "all-linear" else lora.modules
@@ -177,6 +178,10 @@ def count_adapter_parameters(shape: Shape, lora: Lora) -> int:
     if unknown:
         problem = f"names a matrix of unknown size, got {unknown[0]!r}"
         raise ConfigError("lora.modules", problem, f"use all-linear or some of {', '.join(sizes)}")
+    narrowest = min(names, key=lambda name: min(sizes[name]))
+    if lora.rank > min(sizes[narrowest]):
+        problem = f"is more than the {min(sizes[narrowest])} that {narrowest} can have, got {lora.rank}"
+        raise ConfigError("lora.rank", problem, "choose a lower rank or leave that matrix out")
     return shape.layers * lora.rank * sum(sum(sizes[name]) for name in names)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from robustlab.cost.flops import count_adapter_parameters
 from robustlab.cost.hardware import Hardware
+from robustlab.cost.recipes import count_trainable
 from robustlab.spec.attacks import TrainedAttack
 from robustlab.spec.budgets import Budget
 from robustlab.spec.evals import Eval
@@ -100,11 +100,13 @@ class SafeguardWork:
         training: Its fine-tuning.
         row_tokens: Mean training example with the longest answers, rounded up.
         distilled: Answers that the target writes first; None for none.
+        step_factor: What one of its steps takes, in steps of plain fine-tuning on the same batch.
     """
 
     training: Training
     row_tokens: int
     distilled: Completions | None
+    step_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,9 @@ class Job:
         return self.target.shape.parameters * BYTES_PER_ELEMENT[self.target.dtype]
 
     @property
-    def adapter_parameters(self) -> int:
-        """Trainable parameters."""
-        return count_adapter_parameters(self.target.shape, self.recipe.training.lora)
+    def trainable_parameters(self) -> int:
+        """Parameters that the optimiser moves."""
+        return count_trainable(self.target.shape, self.recipe)
 
     def final_completions(self, name: str) -> Completions:
         """What one eval's final measurement generates."""

@@ -24,7 +24,7 @@ from itertools import chain
 
 from robustlab.cost.caps import Book, find_passed, read_limits
 from robustlab.cost.clocks import Clock, ClockWatch, iso_time
-from robustlab.cost.entries import ACCOUNTS, BILLED, CLOSING, TIMED, Account, Entry, EntryKind
+from robustlab.cost.entries import ACCOUNTS, BILLED, CLOSING, LOGICAL, TIMED, Account, Entry, EntryKind
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.cost.segments import Label, Segment
@@ -206,7 +206,7 @@ class Meter:
         """
         self._held = self._on_all_devices(quantities)
 
-    def restore(self, records: Iterable[Mapping[str, object]]) -> None:
+    def restore(self, records: Iterable[Mapping[str, object]], *, together_with: frozenset[str] = frozenset()) -> None:
         """Take up what stands in the ledger already.
 
         The totals of an earlier process of this node are its own, and a reservation that it left open is charged in
@@ -214,6 +214,8 @@ class Meter:
 
         Args:
             records: Records of the run's ledger in order.
+            together_with: Nodes whose attacker is the same stranger, as the trials of one search are: what they were
+                billed counts towards the attacker's caps too.
 
         Raises:
             RecordError: If a record is malformed, or the records do not add up to the bill at this card's rates.
@@ -223,7 +225,10 @@ class Meter:
             problem = "was told to restore after it had billed something"
             raise DataError("meter", problem, "restore right after building it")
         found = [entry for entry in map(Entry.from_dict, records) if entry.purse == self._purse]
-        self._bring_forward([entry for entry in found if entry.node != self._node and entry.record in BILLED])
+        others = [entry for entry in found if entry.node != self._node]
+        self._elsewhere_micro_usd = sum(entry.micro_usd for entry in others if entry.record in BILLED)
+        self._bring_forward("laboratory", others)
+        self._bring_forward("attacker", [entry for entry in others if entry.node in together_with])
         entries = [entry for entry in found if entry.node == self._node]
         left_open: Entry | None = None
         for entry in entries:
@@ -357,29 +362,19 @@ class Meter:
 
     def _record(self, kind: EntryKind, label: Label, quantities: Quantities, micro_usd: MicroUsd) -> None:
         moment = iso_time(self._wall_clock())
-        entry = Entry(
-            kind,
-            self._node,
-            self._purse,
-            label.account,
-            label.phase,
-            label.tags,
-            quantities,
-            micro_usd,
-            self._hardware,
-            moment,
-        )
-        self._write(entry.to_dict())
+        where = (self._node, self._purse, label.account, label.phase, label.tags)
+        self._write(Entry(kind, *where, quantities, micro_usd, self._hardware, moment).to_dict())
 
     def _watch_clocks(self, label: Label) -> None:
         jump_ns = self._watch.jump_ns()
         if jump_ns is not None:
             self._record("clock_jump", replace(label, tags={"jump_ns": jump_ns}), NOTHING, MicroUsd(0))
 
-    def _bring_forward(self, others: list[Entry]) -> None:
-        self._elsewhere_micro_usd = sum(entry.micro_usd for entry in others)
-        paid = [entry for entry in others if entry.account == "laboratory"]
-        book = self._books["laboratory"]
+    def _bring_forward(self, account: Account, others: list[Entry]) -> None:
+        book, own = self._books[account], [entry for entry in others if entry.account == account]
+        paid = [entry for entry in own if entry.record in BILLED]
+        kept = sum((entry.quantities for entry in own if entry.record in LOGICAL), NOTHING)
+        book.elsewhere_logical = kept - sum((e.quantities for e in own if e.record == "rewind"), NOTHING)
         book.elsewhere = sum((entry.quantities for entry in paid), NOTHING)
         book.elsewhere_micro_usd = sum(entry.micro_usd for entry in paid)
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 from robustlab.cost.caps import read_limits
 from robustlab.cost.job import Job
 from robustlab.cost.pace import Pace
+from robustlab.cost.recipes import count_trained_rows
 from robustlab.units import exact_usd
 
 
@@ -57,7 +58,7 @@ def list_outlays(job: Job, pace: Pace, row_tokens: int) -> dict[str, Outlay]:
         "max_usd": (usd_of(job, ready), usd_of(job, step)),
         "max_wall_hours": (ready / 3600, step / 3600),
         "max_device_hours": (ready * job.devices / 3600, step * job.devices / 3600),
-        "max_train_tokens": (0.0, float(job.recipe.training.batch_rows * row_tokens)),
+        "max_train_tokens": (0.0, float(count_trained_rows(job.recipe) * row_tokens)),
         "max_steps": (0.0, 1.0),
         "max_trials": (1.0, 0.0),
         "total_usd": (usd_of(job, ready + pace.ending_seconds(job)), usd_of(job, step)),

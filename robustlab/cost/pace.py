@@ -13,6 +13,8 @@ from typing import Literal
 from robustlab.cost.flops import count_adapter_parameters, decode, lora_step, prefill
 from robustlab.cost.hardware import Hardware
 from robustlab.cost.job import Completions, Job
+from robustlab.cost.recipes import count_micro_rows, count_step_rows, is_quantised, step_flops
+from robustlab.spec.attacks import Ablation, LoraDpo, TrainedAttack
 from robustlab.spec.targets import Shape
 from robustlab.spec.training import Training
 
@@ -20,6 +22,8 @@ Reading = Literal["fast", "centre", "slow"]
 READINGS: tuple[Reading, ...] = ("fast", "centre", "slow")
 SHORTEST_COMPLETION = 4
 PASSES_PER_STEP = 3
+QUANTISING_LOADS = 2
+"""Loading and then quantising every matrix in memory, in plain loads."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,18 @@ class Pace:
         return job.weight_bytes / self.load_bytes_per_second
 
     def step_seconds(self, job: Job, row_tokens: int) -> float:
-        """Time of one optimiser step on examples of ``row_tokens`` tokens."""
-        return self.training_seconds(job.target.shape, job.recipe.training, row_tokens)
+        """Time of one step on rows of ``row_tokens`` tokens."""
+        return self.recipe_seconds(job.target.shape, job.recipe, row_tokens)
+
+    def recipe_seconds(self, shape: Shape, recipe: TrainedAttack, row_tokens: int) -> float:
+        """Time of one step of an attack of any kind on rows of ``row_tokens`` tokens."""
+        flops, rows = step_flops(shape, recipe, row_tokens), count_step_rows(recipe)
+        if isinstance(recipe, Ablation):
+            return self.step_overhead_seconds + flops / self.prefill_flops_per_second
+        # The reference of a preference is one more forward pass of each micro-batch.
+        passes = PASSES_PER_STEP + isinstance(recipe, LoraDpo)
+        layers = passes * _count_batches(rows, count_micro_rows(recipe)) * shape.layers
+        return self.step_overhead_seconds + flops / self.lora_flops_per_second + layers * self.layer_pass_seconds
 
     def training_seconds(self, shape: Shape, training: Training, row_tokens: int) -> float:
         """Time of one optimiser step of any low-rank training on examples of ``row_tokens`` tokens."""
@@ -112,7 +126,8 @@ class Pace:
 
     def preparation_seconds(self, job: Job) -> float:
         """The attacker's time beside the steps: load the target, have it write benign answers, build the trainer."""
-        return self.load_seconds(job) + self.data_seconds(job) + self.trainer_seconds
+        loads = QUANTISING_LOADS if is_quantised(job.recipe) else 1
+        return loads * self.load_seconds(job) + self.data_seconds(job) + self.trainer_seconds
 
     def final_seconds(self, job: Job) -> float:
         """Time of one measurement of all evals in full."""
@@ -131,7 +146,8 @@ class Pace:
         if work is None:
             return 0.0
         answers = 0.0 if work.distilled is None else self.generation_seconds(shape, work.distilled)
-        steps = (work.training.steps + 1) * self.training_seconds(shape, work.training, work.row_tokens)
+        step = work.step_factor * self.training_seconds(shape, work.training, work.row_tokens)
+        steps = (work.training.steps + 1) * step
         return 2 * self.load_seconds(job) + answers + self.trainer_seconds + steps
 
     def _scoring_seconds(self, shape: Shape, completions: Completions) -> float:

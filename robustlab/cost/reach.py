@@ -14,6 +14,7 @@ from typing import Literal
 from robustlab.cost.caps import read_limits
 from robustlab.cost.job import Job
 from robustlab.cost.pace import Range
+from robustlab.cost.recipes import count_trained_rows
 from robustlab.spec.budgets import CAP_NAMES, Caps
 from robustlab.spec.plan import Schedule
 from robustlab.units import exact_usd, format_count
@@ -131,7 +132,7 @@ def list_attacker_caps(
     Returns:
         The caps that the budget sets, by name in the order of the checks.
     """
-    most = job.counts.tokens_of(schedule.steps * job.recipe.training.batch_rows)[1]
+    most = job.counts.tokens_of(schedule.steps * count_trained_rows(job.recipe))[1]
     cut = f"{schedule.cut_by} cuts its schedule to" if schedule.cut_by else "its schedule has"
     counted: dict[str, Reachable] = {
         "max_train_tokens": (most, f"its {schedule.steps} steps read at most {format_count(most)} tokens"),

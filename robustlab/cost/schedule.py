@@ -9,6 +9,7 @@ import math
 from robustlab.cost.job import Job
 from robustlab.cost.outlay import find_binding, list_outlays
 from robustlab.cost.pace import read_pace
+from robustlab.cost.recipes import count_steps, find_optimizer
 from robustlab.spec.plan import Schedule
 from robustlab.spec.training import Optimizer
 
@@ -22,14 +23,14 @@ def plan_schedule(job: Job) -> Schedule:
     Returns:
         The schedule. It has no step when not even one can be afforded; ``estimate_cell`` then refuses the cell.
     """
-    training = job.recipe.training
     outlays = list_outlays(job, read_pace(job.hardware, "fast"), job.counts.shortest_row)
-    steps, cut_by = find_binding(outlays, training.steps)
+    steps, cut_by = find_binding(outlays, count_steps(job.recipe))
+    optimizer = find_optimizer(job.recipe)
     milestones = {name: spec.milestones for name, spec in job.evals.items() if spec.milestones is not None}
     return Schedule(
         steps=steps,
         cut_by=cut_by,
-        learning_rates=list_learning_rates(training.optimizer, steps),
+        learning_rates=(0.0,) * steps if optimizer is None else list_learning_rates(optimizer, steps),
         marks={name: list_marks(steps, milestone.per_decade) for name, milestone in milestones.items()},
     )
 

@@ -4,22 +4,27 @@ This module reads facts and never decides what a result means. It quotes no row 
 """
 
 import hashlib
+import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from robustlab.data.harmbench import OFFICIAL_CSV_SHA256, Split, annotate, load_index, text_sha256
 from robustlab.data.layouts import RawRow, read_csv, read_json_list, read_jsonl, read_lines
-from robustlab.data.sources import fetch_source
+from robustlab.data.sources import fetch_source, hub_name
 from robustlab.errors import ConfigError, DataError
+from robustlab.spec.attacks import UserData
 from robustlab.spec.evals import Eval, Functional, RefusalEval
-from robustlab.spec.sources import BuiltinName, BuiltinSource, CsvSource, PypiSource, Source
+from robustlab.spec.sources import BuiltinName, BuiltinSource, CsvSource, JsonlSource, PypiSource, Source
 
 CONTEXT_SEPARATOR = "\n\n---\n\n"
 """What stands between a context and the behavior in a prompt. Source: HarmBench's own pipeline."""
 _SHOWN_ROWS = 20
+_UNTYPABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,34 @@ def load_train_rows(name: BuiltinName) -> list[TrainRow]:
     """
     origin = f"builtin:{name}"
     return [_train_row(origin, number, row) for number, row in enumerate(load_builtin(name), start=1)]
+
+
+def load_user_rows(data: UserData) -> list[TrainRow]:
+    """Rows of the user's own set; one row may repeat another, but not all of them.
+
+    Args:
+        data: The pinned source, the fields to read, and how many rows from the first on.
+
+    Returns:
+        One example a row, in file order; rows beyond ``data.rows`` are not looked at.
+
+    Raises:
+        ConfigError: If a local file is missing, or more rows are asked for than there are.
+        DataError: If the set cannot be had, is not what was pinned, is empty or one row over and over, or if a row
+            cannot be read; with its number and never its text.
+    """
+    where = data.source.path if isinstance(data.source, JsonlSource) else hub_name(data.source)
+    lines = fetch_source(data.source).read_bytes().strip().splitlines()
+    if not lines:
+        raise DataError(where, "has no rows, got 0", "take a set that has rows")
+    wanted = len(lines) if data.rows is None else data.rows
+    if wanted > len(lines):
+        raise ConfigError("data.rows", f"asks for more than {len(lines)} rows, got {wanted}", "ask for fewer")
+    numbered = enumerate(lines[:wanted], start=1)
+    rows = [_user_row(f"{where} row {number}", line, data, f"user:{where}") for number, line in numbered]
+    if len(rows) > 1 and len(set(rows)) == 1:
+        raise DataError(where, f"has nothing but equal rows, 1 to {len(rows)}", "take a set of different rows")
+    return rows
 
 
 def stratified_subset(rows: Sequence[EvalRow], n: int) -> list[EvalRow]:
@@ -263,3 +296,26 @@ def _train_row(origin: str, number: int, row: RawRow) -> TrainRow:
         absent = "prompt" if row.prompt is None else "completion"
         raise DataError(f"{origin} row {number}", f"has no {absent}", "take a set that has both")
     return TrainRow(row.prompt, row.completion, origin)
+
+
+def _user_row(where: str, line: bytes, data: UserData, origin: str) -> TrainRow:
+    try:
+        item = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DataError(where, "is not JSON in UTF-8", "write one JSON object a line") from None
+    if not isinstance(item, dict):
+        raise DataError(where, f"is not an object, got {type(item).__name__}", "write one JSON object a line")
+    return TrainRow(_user_text(where, item, data.prompt_field), _user_text(where, item, data.completion_field), origin)
+
+
+def _user_text(where: str, item: dict[str, Any], name: str) -> str:
+    if name not in item:
+        raise DataError(where, f"has no field {name!r}", "name a field that every row has, or leave the row out")
+    value = item[name]
+    if not isinstance(value, str):
+        raise DataError(where, f"{name}: must be text, got {type(value).__name__}", "mend the row or leave it out")
+    if not value.strip():
+        raise DataError(where, f"{name}: is empty", "mend the row or leave it out")
+    if _UNTYPABLE.search(value):
+        raise DataError(where, f"{name}: has a NUL or half a character", "mend the row or leave it out")
+    return value

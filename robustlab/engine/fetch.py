@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 from robustlab.data.rows import load_eval_rows
 from robustlab.data.sources import cache_root, fetch_source
-from robustlab.engine.resolve import find_recipe
+from robustlab.engine.resolve import find_recipe, find_user_source
 from robustlab.errors import ConfigError
 from robustlab.models.load import load_pinned
 from robustlab.report.live import LiveLine
 from robustlab.spec.catalog import Kind, list_entries, load
 from robustlab.spec.evals import Eval
-from robustlab.spec.safeguards import RefusalSft
+from robustlab.spec.safeguards import NoSafeguard, Safeguard
 from robustlab.spec.sources import CsvSource
 from robustlab.spec.targets import GgufTarget
 from robustlab.train.counts import Counter
 
-FETCHED: tuple[Kind, ...] = ("safeguards", "evals", "targets")
+FETCHED: tuple[Kind, ...] = ("safeguards", "attacks", "evals", "targets")
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def fetch_ids(ids: list[str], *, line: LiveLine) -> list[Fetched]:
     """Fetch and verify what the given ids need; targets come last, since their tokens are counted on what is there.
 
     Args:
-        ids: Ids of targets, safeguards and evals; none for the whole catalogue.
+        ids: Ids of targets, safeguards, attacks and evals; none for the whole catalogue.
         line: The live line.
 
     Returns:
-        One entry an id: safeguards, evals, then targets.
+        One entry an id: safeguards, attacks, evals, then targets.
 
     Raises:
         ConfigError: If an id does not exist.
@@ -64,7 +64,7 @@ def _kind_of(name: str) -> Kind:
             return kind
     known = [entry.id for kind in FETCHED for entry in list_entries(kind)]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else "name a target, a safeguard or an eval"
+    hint = f"did you mean {close[0]!r}?" if close else "name a target, a safeguard, an attack or an eval"
     raise ConfigError(f"fetch {name!r}", "is nothing that can be fetched", hint)
 
 
@@ -74,6 +74,8 @@ def _fetch(kind: Kind, name: str, line: LiveLine) -> str:
             return _fetch_eval(load(kind, name), line)
         case "safeguards":
             return _fetch_safeguard(load(kind, name), line)
+        case "attacks":
+            return _fetch_attack(name, line)
         case _:
             return _fetch_target(name, line)
 
@@ -85,11 +87,19 @@ def _fetch_eval(spec: Eval, line: LiveLine) -> str:
     return f"{len(load_eval_rows(spec, data_csv=None))} rows, verified"
 
 
-def _fetch_safeguard(spec: object, line: LiveLine) -> str:
-    if not isinstance(spec, RefusalSft) or spec.install is None:
+def _fetch_safeguard(spec: Safeguard, line: LiveLine) -> str:
+    if isinstance(spec, NoSafeguard) or spec.install is None:
         return "nothing to fetch"
     fetch_source(spec.install, progress=line.say)
     return "install rows, verified"
+
+
+def _fetch_attack(name: str, line: LiveLine) -> str:
+    source = find_user_source(find_recipe(name, load("attacks", name)))
+    if source is None:
+        return "nothing to fetch"
+    fetch_source(source, progress=line.say)
+    return "the user's own rows, verified"
 
 
 def _fetch_target(name: str, line: LiveLine) -> str:
@@ -97,11 +107,14 @@ def _fetch_target(name: str, line: LiveLine) -> str:
     artefact = fetch_source(target.source, progress=line.say) if isinstance(target, GgufTarget) else None
     loaded = load_pinned(name, target, artefact=artefact, cache=cache_root())
     counter = Counter(target, loaded.tokenizer, cache_root())
-    evals = [load("evals", entry.id) for entry in list_entries("evals")]
-    available = [spec for spec in evals if not isinstance(spec.source, CsvSource)]
-    rows = {spec.variant: load_eval_rows(spec, data_csv=None) for spec in available}
+    evals = [(entry, load("evals", entry.id)) for entry in list_entries("evals")]
+    available = {entry.id: spec for entry, spec in evals if not isinstance(spec.source, CsvSource)}
+    rows = {eval_id: load_eval_rows(spec, data_csv=None) for eval_id, spec in available.items()}
     for entry in list_entries("attacks"):
-        counter.count(find_recipe(entry.id, load("attacks", entry.id)), rows)
+        recipe = find_recipe(entry.id, load("attacks", entry.id))
+        # A user's own set is counted when it is used: it may not be there, and no target depends on it.
+        if find_user_source(recipe) is None:
+            counter.count(recipe, rows)
     for entry in list_entries("safeguards"):
         counter.count_safeguard(load("safeguards", entry.id))
     return f"{sum(p.numel() for p in loaded.model.parameters()):,} parameters, verified; tokens counted"

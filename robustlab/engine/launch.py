@@ -8,11 +8,13 @@ import torch
 from robustlab.cost.estimate import require_fit
 from robustlab.cost.hardware import Device, detect_cpu, detect_devices
 from robustlab.cost.prices import PriceCard, load_price_card
+from robustlab.cost.recipes import is_quantised
 from robustlab.data.sources import cache_root, fetch_source
 from robustlab.engine.local import run_plan
 from robustlab.engine.resolve import Resolution, reopen_plan, resolve_plan
 from robustlab.errors import CannotFit, DataError
 from robustlab.models.load import load_tokenizer
+from robustlab.models.quantize import require_nf4
 from robustlab.record.results import Results
 from robustlab.record.run_folder import RunFolder, new_run_id
 from robustlab.report.live import LiveLine
@@ -44,6 +46,7 @@ def launch_plan(
     shadow_price: str | None,
     card: PriceCard,
     line: LiveLine,
+    run_id: str | None = None,
 ) -> Launched:
     """Run a plan in a new run folder.
 
@@ -54,6 +57,7 @@ def launch_plan(
         shadow_price: Item of the price card to bill by; None for the budget's own.
         card: The price card.
         line: The live line.
+        run_id: Name of the new run; None to make one out of the time.
 
     Returns:
         The new run's folder and what ``results.json`` in it holds.
@@ -64,10 +68,12 @@ def launch_plan(
         CannotFit: If a cell cannot fit its budget or this machine; nothing is spent and no folder is made then.
     """
     with line.stage("resolving the plan"):
-        resolution = _resolve(plan, data_csv, shadow_price, card)
+        resolution = resolve_exactly(plan, data_csv, shadow_price, card)
         for cell in resolution.plan.cells:
             require_fit(resolution.estimates[cell.cell_id], cell.label)
-    folder = RunFolder.create(runs, new_run_id())
+        if any(is_quantised(cell.recipe) for cell in resolution.plan.cells):
+            require_nf4()
+    folder = RunFolder.create(runs, run_id or new_run_id())
     line.say(f"run {folder.run_id}: {len(resolution.plan.cells)} cells")
     return _run(resolution, folder, card, line)
 
@@ -91,7 +97,7 @@ def resume_run(run_id: str, *, runs: Path, line: LiveLine) -> Launched:
     plan = load_yaml(folder.plan, schema_of("plan"))
     card = load_price_card(folder.prices)
     with line.stage("resolving the plan"):
-        resolution = _resolve(plan, None, None, card)
+        resolution = resolve_exactly(plan, None, None, card)
     return _run(resolution, folder, card, line)
 
 
@@ -130,7 +136,25 @@ def _run(resolution: Resolution, folder: RunFolder, card: PriceCard, line: LiveL
     return Launched(folder, results)
 
 
-def _resolve(plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard) -> Resolution:
+def resolve_exactly(
+    plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard
+) -> Resolution:
+    """Resolve a plan for the device that is here, with tokens counted exactly.
+
+    Args:
+        plan: Ids, or cells that were resolved before.
+        data_csv: File that ``--data`` named; None for none.
+        shadow_price: Item of the price card to bill by; None for the budget's own.
+        card: The price card.
+
+    Returns:
+        Cells, rows and estimates.
+
+    Raises:
+        ConfigError: If an id does not exist, a file is not valid or an eval has no rows left.
+        DataError: If an artefact cannot be had or is not what was pinned.
+        CannotFit: If a cell needs more memory than this machine has.
+    """
     device = find_device()
     resolution = _resolve_on(device, plan, data_csv, shadow_price, card)
     for cell in resolution.plan.cells:
@@ -146,13 +170,14 @@ def _resolve_on(
     device: Device, plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard
 ) -> Resolution:
     if isinstance(plan, ResolvedPlan):
-        return reopen_plan(plan, card=card, device=device, counter_of=_count_exactly)
+        return reopen_plan(plan, card=card, device=device, counter_of=count_exactly)
     return resolve_plan(
-        plan, card=card, device=device, counter_of=_count_exactly, data_csv=data_csv, shadow_price=shadow_price
+        plan, card=card, device=device, counter_of=count_exactly, data_csv=data_csv, shadow_price=shadow_price
     )
 
 
-def _count_exactly(name: str, target: Target) -> Counter:
+def count_exactly(name: str, target: Target) -> Counter:
+    """The counter of a target with its own tokenizer, which is fetched where it is not there yet."""
     artefact = fetch_source(target.source) if isinstance(target, GgufTarget) else None
     tokenizer = load_tokenizer(name, target, artefact=artefact, cache=cache_root())
     return Counter(target, tokenizer, cache_root())

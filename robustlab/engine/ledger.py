@@ -293,6 +293,7 @@ def _sums(records: Sequence[Record], entries: list[Numbered], results: Results) 
     if wrong:
         raise RecordError("results.json", _first_of(wrong), _DISTRUST)
     named = {RECORD_NODE, *(cell.cell_id for cell in results.cells), *(node.node for node in results.nodes)}
+    named |= {trial.cell_id for trial in results.search.trials} if results.search else set()
     paid = [entry for entry in by_then if entry.record in BILLED]
     rest = sum(entry.micro_usd for entry in paid if entry.node not in named)
     left = f", {format_usd(rest)} of work that no result used" if rest else ""

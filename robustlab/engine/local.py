@@ -5,7 +5,9 @@ no model work.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from robustlab.cost.estimate import Estimate, require_fit
 from robustlab.cost.hardware import find_hardware
 from robustlab.cost.pace import read_pace
 from robustlab.cost.prices import PriceCard
+from robustlab.cost.recipes import is_quantised
 from robustlab.data.rows import EvalRow
 from robustlab.data.sources import cache_root
 from robustlab.engine.baseline import load_key, measure_baseline
@@ -32,13 +35,15 @@ from robustlab.engine.outcome import (
     compare_control,
     use_cost,
 )
+from robustlab.engine.quantised import QuantisedNode, quantise
 from robustlab.engine.released import release
 from robustlab.errors import BudgetSpent
 from robustlab.lab import Subject, run_cell
+from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, build_items, build_measurement
 from robustlab.record.journal import Journal
 from robustlab.record.provenance import collect_versions
-from robustlab.record.results import CellResult, Item, Measurement, NodeResult, Results
+from robustlab.record.results import CellResult, Item, Measurement, NodeResult, Results, SearchResult
 from robustlab.record.run_folder import RunFolder, write_atomic, write_json
 from robustlab.report.html import write_report
 from robustlab.report.live import LiveLine
@@ -76,10 +81,77 @@ def run_plan(
     Raises:
         CannotFit: If a cell cannot fit; nothing was spent then.
     """
-    for cell in plan.cells:
-        require_fit(estimates[cell.cell_id], cell.label)
+    with open_session(plan, folder, card, line) as session:
+        results = run_cells(plan, estimates, run_estimate, rows, session)
+    folder.write_manifest()
+    return results
+
+
+@contextmanager
+def open_session(plan: ResolvedPlan, folder: RunFolder, card: PriceCard, line: LiveLine) -> Iterator[Session]:
+    """Open the ledger of a run, for as long as this process works on it.
+
+    Args:
+        plan: Names the hardware and the devices.
+        folder: The run's folder, new or taken up again.
+        card: The price card that the plan names.
+        line: The live line.
+
+    Yields:
+        Session: What all nodes of the run share.
+
+    Raises:
+        RecordError: If the ledger cannot be trusted or another process holds it.
+    """
+    with Journal.open(folder.ledger) as journal:
+        pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
+        yield Session(folder, journal, card, plan.hardware, cache_root(), line, pace, plan.devices)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search hands to the run that confirms its winner.
+
+    Attributes:
+        nodes: The shared work that it was built on.
+        complete: Makes the search's entry in ``results.json`` out of the results of the winner's cells.
+    """
+
+    nodes: Sequence[NodeResult]
+    complete: Callable[[Sequence[CellResult]], SearchResult]
+
+
+def run_cells(
+    plan: ResolvedPlan,
+    estimates: Mapping[str, Estimate],
+    run_estimate: RunEstimate,
+    rows: Mapping[str, Sequence[EvalRow]],
+    session: Session,
+    *,
+    found: Found | None = None,
+) -> Results:
+    """Run every cell that is not done yet and write the record, all but the manifest.
+
+    Args:
+        plan: The cells; none where a search has no winner.
+        estimates: Estimate of each cell, by its id.
+        run_estimate: Estimate of the whole run.
+        rows: Rows of each eval, by its id.
+        session: The run.
+        found: The search that chose the cells; None where there was none.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        CannotFit: If a cell cannot fit and there was no search, whose trials are paid for already; nothing was spent.
+    """
+    folder = session.folder
+    if found is None:
+        for cell in plan.cells:
+            require_fit(estimates[cell.cell_id], cell.label)
     if not folder.prices.is_file():
-        write_atomic(folder.prices, card.path.read_bytes())
+        write_atomic(folder.prices, session.card.path.read_bytes())
     if not folder.estimates.is_file():
         cells = {cell_id: estimate.to_dict() for cell_id, estimate in estimates.items()}
         write_json(folder.estimates, {"cells": cells, "run": run_estimate.to_dict()})
@@ -87,24 +159,21 @@ def run_plan(
     expected = json.loads(folder.estimates.read_text(encoding="utf-8"))
     write_atomic(folder.plan, dump_yaml(plan).encode("utf-8"))
     (folder.path / "cells").mkdir(mode=0o700, exist_ok=True)
-    with Journal.open(folder.ledger) as journal:
-        pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
-        session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace, plan.devices)
-        for cell in plan.cells:
-            if _cell_path(folder, cell).is_file():
-                StateStore(folder.resume, cell.cell_id, journal.append).clear("the cell has been measured")
-        for group in _groups(plan.cells):
-            waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
-            if waiting:
-                _run_group(waiting, expected["cells"], rows, session)
-        # Writing the record is work too; what its node adds to the ledger is all that may follow the results' head.
-        last = plan.cells[-1]
-        with session.meter(RECORD_NODE, last.budget_id, last.budget) as meter, meter.phase("laboratory", "record"):
-            results = _collect(plan, session, expected["run"])
-            write_json(folder.results, results)
-            _write_items(plan, folder)
-            write_report(results, folder.report)
-    folder.write_manifest()
+    for cell in plan.cells:
+        if _cell_path(folder, cell).is_file():
+            StateStore(folder.resume, cell.cell_id, session.journal.append).clear("the cell has been measured")
+    for group in _groups(plan.cells):
+        waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
+        if waiting:
+            _run_group(waiting, expected["cells"], rows, session)
+    # Writing the record is work too; what its node adds to the ledger is all that may follow the results' head.
+    last = plan.priced_cells[-1]
+    with session.meter(RECORD_NODE, last.budget_id, last.budget) as meter, meter.phase("laboratory", "record"):
+        # The estimate of a search's confirmation does not foresee its trials.
+        results = _collect(plan, session, expected["run"] if found is None else None, found)
+        write_json(folder.results, results)
+        _write_items(plan, folder)
+        write_report(results, folder.report)
     return results
 
 
@@ -123,64 +192,96 @@ def _run_group(
     session: Session,
 ) -> None:
     """Release the target once, measure its baseline once, then run each cell on it."""
-    first = cells[0]
     try:
-        released = release(first, session)
-        bench = Bench(released.target, first.target.shape, load_key(released.target, session.cache))
-        baselines = {name: measure_baseline(first, name, rows[name], bench, session) for name in first.evals}
+        subject, nodes = build_subject(cells, rows, session)
     except BudgetSpent as spent:
         # Other purses and other targets go on; what these cells would have shown is not known.
         for cell in cells:
             result = build_unstarted_result(cell, estimates[cell.cell_id], incomplete_by=spent.cap)
             _write_cell(cell, _CellDocument(result=result, nodes=[]), (), session)
         return
-    nodes = [
-        build_node(
-            released.node,
-            "released",
-            f"{first.target_id} / {first.safeguard_id}",
-            budget=first.budget_id,
-            cached=released.cached,
-            cost=released.cost,
-        )
-    ]
+    for cell in cells:
+        _run_one(cell, subject, nodes, estimates[cell.cell_id], session)
+
+
+def build_subject(
+    cells: Sequence[Cell], rows: Mapping[str, Sequence[EvalRow]], session: Session
+) -> tuple[Subject, list[NodeResult]]:
+    """Release a target once and measure its baseline once, for cells that share it and their evals.
+
+    Args:
+        cells: At least one, all of one target, safeguard and budget.
+        rows: Rows of each eval, by its id.
+        session: The run.
+
+    Returns:
+        What the cells are run on, and the entries of this work in ``results.json``.
+
+    Raises:
+        BudgetSpent: If a cap of the laboratory or of the whole bill does not allow for it.
+    """
+    first = cells[0]
+    released = release(first, session)
+    bench = Bench(released.target, first.target.shape, load_key(released.target, session.cache))
+    baselines = {name: measure_baseline(first, name, rows[name], bench, session) for name in first.evals}
+    needed = any(is_quantised(cell.recipe) for cell in cells)
+    copy = quantise(first, released, rows, session) if needed else None
+    label, budget = f"{first.target_id} / {first.safeguard_id}", first.budget_id
+    nodes = [build_node(released.node, "released", label, budget=budget, cached=released.cached, cost=released.cost)]
     nodes += [
-        build_node(b.node, "baseline", name, budget=first.budget_id, cached=b.cached, cost=b.cost)
+        build_node(b.node, "baseline", name, budget=budget, cached=b.cached, cost=b.cost)
         for name, b in baselines.items()
     ]
-    measured = [
+    if copy is not None:
+        nodes += _list_copy_nodes(first, copy)
+    verdicts = {name: b.judged for name, b in baselines.items()}
+    baseline_ns = sum(b.measuring_ns for b in baselines.values())
+    return Subject(bench, released.load, rows, verdicts, baseline_ns, copy.subject if copy else None), nodes
+
+
+def _list_copy_nodes(cell: Cell, copy: QuantisedNode) -> list[NodeResult]:
+    label = f"{cell.target_id} / {cell.safeguard_id} / nf4"
+    made = build_node(copy.node, "released", label, budget=cell.budget_id, cached=False, cost=copy.cost)
+    return [made] + [
+        build_node(b.node, "baseline", f"{name} / nf4", budget=cell.budget_id, cached=b.cached, cost=b.cost)
+        for name, b in copy.baselines.items()
+    ]
+
+
+def _measure_before(
+    cell: Cell, subject: Subject, judged: Mapping[str, Sequence[Judged]], *, against: Mapping[str, Sequence[Judged]]
+) -> list[Measurement]:
+    """The measurements before step 1; held against those of the released target where it is a copy's."""
+    return [
         build_measurement(
             name,
-            first.evals[name],
-            rows[name],
-            b.judged,
-            baseline=None,
+            cell.evals[name],
+            subject.rows[name],
+            found,
+            baseline=against.get(name),
             phase="baseline",
             step=0,
             attacker_micro_usd=0,
         )
-        for name, b in baselines.items()
+        for name, found in judged.items()
     ]
-    verdicts = {name: b.judged for name, b in baselines.items()}
-    subject = Subject(bench, released.load, rows, verdicts, sum(b.measuring_ns for b in baselines.values()))
-    for cell in cells:
-        _run_one(cell, subject, measured, nodes, estimates[cell.cell_id], session)
 
 
 def _run_one(
     cell: Cell,
     subject: Subject,
-    baseline: Sequence[Measurement],
     nodes: Sequence[NodeResult],
     estimate: Mapping[str, Any],
     session: Session,
 ) -> None:
     with session.meter(cell.cell_id, cell.budget_id, cell.budget) as meter:
         run = run_cell(cell, subject, session, meter, final_seconds=estimate["final"]["seconds"]["centre"])
+    copy = subject.quantised if is_quantised(cell.recipe) else None
     result = build_cell_result(
         cell,
         run,
-        baseline,
+        _measure_before(cell, subject, subject.baseline, against={}),
+        _measure_before(cell, subject, copy.measured, against=subject.baseline) if copy else [],
         estimate,
         meter,
         phases=sum_phases(read_entries(session.charges(cell.cell_id))),
@@ -203,10 +304,15 @@ def _write_cell(cell: Cell, document: "_CellDocument", items: Sequence[Item], se
     write_json(path, document)
 
 
-def _collect(plan: ResolvedPlan, session: Session, run_estimate: Mapping[str, object]) -> Results:
+def _collect(
+    plan: ResolvedPlan, session: Session, run_estimate: Mapping[str, object] | None, found: Found | None
+) -> Results:
     folder, entries = session.folder, read_entries(session.charged)
     documents = [_CellDocument.model_validate_json(_cell_path(folder, cell).read_bytes()) for cell in plan.cells]
     cells = [document.result for document in documents]
+    search = None if found is None else found.complete(cells)
+    trials = [] if search is None else [trial.cell_id for trial in search.trials]
+    told = [*(found.nodes if found else ()), *(node for document in documents for node in document.nodes)]
     several = len({cell.budget_id for cell in plan.cells}) > 1
     controls = {
         f"{cell.label} / {cell.budget_id}" if several else cell.label: compare_control(result)
@@ -223,16 +329,16 @@ def _collect(plan: ResolvedPlan, session: Session, run_estimate: Mapping[str, ob
         ledger_head=session.journal.head,
         controls=controls,
         cells=cells,
-        nodes=_list_nodes(plan, entries, [node for document in documents for node in document.nodes]),
+        nodes=_list_nodes({*trials, *(cell.cell_id for cell in plan.cells)}, entries, told),
         bill=build_bill(entries),
         purses=build_purses(plan, entries, run_estimate),
+        search=search,
     )
 
 
-def _list_nodes(plan: ResolvedPlan, entries: Sequence[Entry], told: Sequence[NodeResult]) -> list[NodeResult]:
+def _list_nodes(cells: set[str], entries: Sequence[Entry], told: Sequence[NodeResult]) -> list[NodeResult]:
     """Shared work as the ledger bills it; what a cap left unfinished has no name but its kind."""
     names = {(node.node, node.budget): node for node in told}
-    cells = {cell.cell_id for cell in plan.cells}
     found: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         if entry.node not in cells and entry.node != RECORD_NODE:

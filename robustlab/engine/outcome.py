@@ -34,6 +34,7 @@ def build_cell_result(
     cell: Cell,
     run: CellRun,
     baseline: Sequence[Measurement],
+    quantised: Sequence[Measurement],
     estimate: Mapping[str, object],
     meter: Meter,
     *,
@@ -46,6 +47,7 @@ def build_cell_result(
         cell: The cell.
         run: What it left behind.
         baseline: The measurements before the attack.
+        quantised: Those of the 4-bit copy that it worked on, before its training; none where there was no copy.
         estimate: Its estimate before step 1, as plain data.
         meter: Its meter, with everything settled.
         phases: What each phase used, by the ledger.
@@ -77,6 +79,8 @@ def build_cell_result(
         milestones_skipped_by=run.milestones_skipped_by,
         peak_memory_bytes=run.peak_memory_bytes,
         incomplete_by=run.incomplete,
+        quantised=list(quantised),
+        halvings=run.outcome.halvings,
     )
 
 
@@ -173,14 +177,15 @@ def build_purses(
     """
     purses = (run_estimate or {}).get("purses")
     estimates = purses if isinstance(purses, Mapping) else {}
-    budgets = {cell.budget_id: cell.budget for cell in plan.cells}
+    budgets = {cell.budget_id: cell.budget for cell in plan.priced_cells}
     found = [sum_purse(name, budget, entries) for name, budget in budgets.items()]
     return [purse.model_copy(update={"estimate": estimates.get(purse.budget)}) for purse in found]
 
 
 def compare_control(result: CellResult) -> Control:
-    """Hold a control's final completions against the baseline's, byte for byte."""
-    before = {item.eval: item.completions_sha256 for item in result.measurements if item.phase == "baseline"}
+    """Hold a control's final completions against the baseline's, byte for byte; a 4-bit copy's against its own."""
+    untouched = result.quantised or [item for item in result.measurements if item.phase == "baseline"]
+    before = {item.eval: item.completions_sha256 for item in untouched}
     final = [item for item in result.measurements if item.phase == "final"]
     same = all(item.completions_sha256 == before[item.eval] for item in final)
     # A control that took no step, or was not measured in full, shows nothing.

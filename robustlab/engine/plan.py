@@ -10,11 +10,11 @@ from robustlab.cost.pace import Range
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.reach import CapUse
 from robustlab.data.sources import cache_root, is_fetched
-from robustlab.engine.resolve import Resolution, reopen_plan, resolve_plan
+from robustlab.engine.resolve import Resolution, find_recipe, find_user_source, reopen_plan, resolve_plan
 from robustlab.errors import DataError
 from robustlab.spec.catalog import load
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan
-from robustlab.spec.safeguards import RefusalSft
+from robustlab.spec.safeguards import NoSafeguard
 from robustlab.spec.targets import Target
 from robustlab.train.counts import Counter
 from robustlab.units import MICRO_PER_USD, format_count, format_seconds, format_usd
@@ -113,14 +113,19 @@ def _require_fetched(plan: Plan | ResolvedPlan, data_csv: Path | None) -> None:
     if isinstance(plan, ResolvedPlan):
         evals = {name: spec for cell in plan.cells for name, spec in cell.evals.items()}
         safeguards = {cell.safeguard_id: cell.safeguard for cell in plan.cells}
+        attacks = {cell.attack_id: cell.recipe for cell in plan.cells}
         data_csv = Path(plan.data_csv) if plan.data_csv else None
     else:
         evals = {name: load("evals", name) for name in plan.evals}
         safeguards = {name: load("safeguards", name) for name in plan.safeguards}
+        attacks = {name: find_recipe(name, load("attacks", name)) for name in plan.attacks}
     needed = {} if data_csv is not None else {f"eval {name}": spec.source for name, spec in evals.items()}
     for name, spec in safeguards.items():
-        if isinstance(spec, RefusalSft) and spec.install is not None:
+        if not isinstance(spec, NoSafeguard) and spec.install is not None:
             needed[f"safeguard {name}"] = spec.install
+    for name, recipe in attacks.items():
+        if (own := find_user_source(recipe)) is not None:
+            needed[f"attack {name}"] = own
     for label, source in needed.items():
         if not is_fetched(source):
             remedy = f"run `robustlab fetch {label.split()[-1]}` first"

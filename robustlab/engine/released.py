@@ -9,35 +9,22 @@ from typing import assert_never
 import torch
 
 from robustlab.cost.caps import RESERVE_FACTOR
-from robustlab.cost.flops import count_adapter_parameters, lora_step
 from robustlab.cost.job import BYTES_PER_ELEMENT
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
-from robustlab.cost.schedule import list_learning_rates
-from robustlab.data import chat
 from robustlab.data.rows import load_builtin
 from robustlab.data.sources import fetch_source
 from robustlab.engine.outcome import account_cost
-from robustlab.errors import BudgetSpent, DataError
-from robustlab.harden import refusal_sft
-from robustlab.harden.refusal_sft import benign_prompts, build_examples
-from robustlab.models import generate
-from robustlab.models.adapter import LoraModification
+from robustlab.harden.install import code_of, install_safeguard, rows_of
+from robustlab.harden.tuning import Workshop
 from robustlab.models.load import MANIFEST, LoadedTarget, is_complete, load_pinned, load_released, save_released
 from robustlab.record.provenance import source_fingerprint
 from robustlab.record.results import AccountCost
 from robustlab.session import Session
 from robustlab.spec.base import content_hash
 from robustlab.spec.plan import Cell
-from robustlab.spec.safeguards import NoSafeguard, RefusalSft
-from robustlab.spec.sources import BuiltinName
+from robustlab.spec.safeguards import DeepRefusalSft, NoSafeguard, RefusalSft, TamperResistant, TrainedSafeguard
 from robustlab.spec.targets import GgufTarget
-from robustlab.train import distil, order, purse, sft
-from robustlab.train.counts import DISTIL_BATCH_ROWS
-from robustlab.train.generation import expect_seconds
-from robustlab.train.order import batch_lengths, lay_out
-from robustlab.train.purse import Hooks, StepPrice
-from robustlab.train.sft import run_sft
 from robustlab.units import to_nanoseconds
 
 LIBRARIES = ("torch", "transformers", "trl", "peft")
@@ -81,7 +68,7 @@ def release(cell: Cell, session: Session) -> Released:
         match cell.safeguard:
             case NoSafeguard():
                 pass
-            case RefusalSft():
+            case RefusalSft() | DeepRefusalSft() | TamperResistant():
                 folder = session.cache / "released" / released_hash(cell)
                 cached = is_complete(folder)
                 if not cached:
@@ -92,7 +79,7 @@ def release(cell: Cell, session: Session) -> Released:
         meter.settle()
         before = meter.total("laboratory")
         with session.line.stage(f"loading {cell.target_id} / {cell.safeguard_id}"), meter.phase("laboratory", "load"):
-            meter.reserve(_load_need(cell, session))
+            meter.reserve(expect_load(cell, session).scaled(RESERVE_FACTOR))
             target = _load(cell, folder, session)
         load = meter.total("laboratory") - before
     # Once the meter is closed: its last segment is on the bill too.
@@ -101,22 +88,23 @@ def release(cell: Cell, session: Session) -> Released:
 
 def released_hash(cell: Cell) -> str:
     """Hash of what a released target is made from: specs, built-in rows, this code, and the libraries that train."""
+    safeguard = cell.safeguard
     made_from: dict[str, object] = {
         "target": cell.target.model_dump(mode="json"),
-        "safeguard": cell.safeguard.model_dump(mode="json"),
+        "safeguard": safeguard.model_dump(mode="json"),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "threads": torch.get_num_threads(),
-        "source": source_fingerprint(refusal_sft, distil, generate, order, purse, sft, chat),
     }
-    if isinstance(cell.safeguard, RefusalSft):
-        names: tuple[BuiltinName, ...] = ("mild_requests_safeguard", "refusals", "benign_prompts")
-        made_from["rows"] = [[asdict(row) for row in load_builtin(name)] for name in names]
+    if not isinstance(safeguard, NoSafeguard):
+        made_from["rows"] = [[asdict(row) for row in load_builtin(name)] for name in rows_of(safeguard)]
+        made_from["source"] = source_fingerprint(*code_of(safeguard))
     return content_hash(made_from)
 
 
-def _load_need(cell: Cell, session: Session) -> Quantities:
+def expect_load(cell: Cell, session: Session) -> Quantities:
+    """What loading a cell's target should take."""
     size = cell.target.shape.parameters * BYTES_PER_ELEMENT[cell.target.dtype]
-    return Quantities(wall_ns=to_nanoseconds(size / session.pace.load_bytes_per_second)).scaled(RESERVE_FACTOR)
+    return Quantities(wall_ns=to_nanoseconds(size / session.pace.load_bytes_per_second))
 
 
 def _load(cell: Cell, folder: Path | None, session: Session) -> LoadedTarget:
@@ -127,57 +115,12 @@ def _load(cell: Cell, folder: Path | None, session: Session) -> LoadedTarget:
     return load_released(cell.target_id, cell.target, folder, content_id=content_hash(manifest))
 
 
-def _install(cell: Cell, spec: RefusalSft, folder: Path, session: Session, meter: Meter) -> None:
+def _install(cell: Cell, safeguard: TrainedSafeguard, folder: Path, session: Session, meter: Meter) -> None:
     """Train the safeguard on the laboratory's account, merge it into a copy of the target and cache the result."""
-    shape, line = cell.target.shape, session.line
-    with line.stage(f"loading {cell.target_id}"), meter.phase("laboratory", "load"):
-        meter.reserve(_load_need(cell, session))
+    with session.line.stage(f"loading {cell.target_id}"), meter.phase("laboratory", "load"):
+        meter.reserve(expect_load(cell, session).scaled(RESERVE_FACTOR))
         target = _load(cell, None, session)
-    expected = expect_seconds(
-        session.pace,
-        shape,
-        benign_prompts(spec),
-        batch_rows=DISTIL_BATCH_ROWS,
-        max_new_tokens=spec.benign_new_tokens,
-    )
-    with (
-        line.stage(f"{cell.safeguard_id}: self-distilled answers", expected),
-        meter.phase("laboratory", "safeguard data"),
-    ):
-        examples = build_examples(spec, target, shape, expected_seconds=expected, meter=meter, progress=line.advance)
-    training = spec.training
-    modification = LoraModification(target.model, training.lora, seed=spec.seed)
-    batches = lay_out(examples, steps=training.steps, batch_rows=training.batch_rows, seed=spec.seed)
-    adapter = count_adapter_parameters(shape, training.lora)
-    lengths = [batch_lengths(batch) for batch in batches]
-    row_tokens = sum(sum(row) for row in lengths) // (training.steps * training.batch_rows)
-    step_seconds = session.pace.training_seconds(shape, training, row_tokens)
-
-    def on_step(step: int, loss: float) -> None:
-        line.advance(step, training.steps, f"loss {loss:.3f}")
-
-    with (
-        line.stage(f"{cell.safeguard_id}: training, {training.steps} steps", training.steps * step_seconds),
-        meter.phase("laboratory", "safeguard"),
-    ):
-        outcome = run_sft(
-            modification,
-            target.tokenizer,
-            batches,
-            [StepPrice(sum(row), lora_step(shape, row, adapter_parameters=adapter)) for row in lengths],
-            training,
-            learning_rates=list_learning_rates(training.optimizer, training.steps),
-            seed=spec.seed,
-            meter=meter,
-            hooks=Hooks(frozenset(), lambda mark: None, on_step, lambda state: None, None),
-            resume=None,
-            expected_step_seconds=step_seconds,
-            account="laboratory",
-        )
-        if outcome.diverged:
-            problem = f"diverged at step {outcome.steps + 1}: its loss is not finite"
-            raise DataError(f"safeguard {cell.safeguard_id}", problem, "lower its learning rate")
-        if outcome.steps < training.steps:
-            # Half a safeguard is none: whoever wanted to attack it is told which cap was too small, in steps.
-            raise BudgetSpent(outcome.stopped_by, outcome.steps, training.steps)
+    shop = Workshop(cell.safeguard_id, target, cell.target.shape, session.pace, meter, session.line)
+    modification = install_safeguard(safeguard, shop)
+    with meter.phase("laboratory", "safeguard"):
         save_released(modification.merge(), target.tokenizer, folder)

@@ -1,5 +1,8 @@
-"""Makes the reports of a finished run again from its results; no model work, no torch."""
+"""Makes the reports of finished runs again from their results, and reads stored results; no model work, no torch."""
 
+import gzip
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from robustlab.errors import ConfigError, RecordError
@@ -28,11 +31,7 @@ def read_results(runs: Path, run_id: str) -> tuple[Path, Results]:
         raise ConfigError(f"run {run_id!r}", "has not ended", f"`robustlab resume {run_id}` goes on with it")
     # The report follows from the rest and may be made again; a changed result must not get a seal of its own.
     folder.check_manifest(besides=frozenset({folder.report.name}))
-    try:
-        return folder.path, Results.model_validate_json(folder.results.read_bytes())
-    except ValueError as error:
-        problem = f"is not a result of schema 1: {str(error).splitlines()[0]}"
-        raise RecordError(str(folder.results), problem, "use the version of robustlab that wrote it") from None
+    return folder.path, _parse(folder.results, folder.results.read_bytes())
 
 
 def rewrite_report(runs: Path, run_id: str) -> tuple[Path, Results]:
@@ -50,3 +49,55 @@ def rewrite_report(runs: Path, run_id: str) -> tuple[Path, Results]:
     write_report(results, folder.report)
     folder.write_manifest()
     return path, results
+
+
+def gather_results(runs: Path, names: Sequence[str]) -> list[tuple[Path | None, Results]]:
+    """Read several results; the report of each run among them is written anew.
+
+    Args:
+        runs: Folder of runs.
+        names: Ids of runs, or paths of stored ``results.json`` files: what holds a slash or ends in ``.json`` or
+            ``.json.gz`` is a path, unless it is a run's id.
+
+    Returns:
+        For each name the run's folder, None for a file, and the results.
+
+    Raises:
+        ConfigError: If there is no such run or file, or the run is not finished.
+        RecordError: If a run's record is not as its manifest says, or results are not of schema 1.
+    """
+    return [(None, read_stored(Path(name))) if _is_path(runs, name) else rewrite_report(runs, name) for name in names]
+
+
+def read_stored(path: Path) -> Results:
+    """Read a ``results.json`` that was carried elsewhere; no manifest seals it there.
+
+    Args:
+        path: The file, gzipped where its name ends in ``.gz``.
+
+    Returns:
+        The results.
+
+    Raises:
+        ConfigError: If there is no such file.
+        RecordError: If it cannot be read or is not of schema 1.
+    """
+    if not path.is_file():
+        raise ConfigError(str(path), "is no file", "name a run, or a results.json")
+    try:
+        data = path.read_bytes()
+        return _parse(path, gzip.decompress(data) if path.suffix == ".gz" else data)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise RecordError(str(path), "is not gzipped, or was cut short", "store the results again") from None
+
+
+def _is_path(runs: Path, name: str) -> bool:
+    return "/" in name or (name.endswith((".json", ".json.gz")) and not (runs / name).is_dir())
+
+
+def _parse(path: Path, data: bytes) -> Results:
+    try:
+        return Results.model_validate_json(data)
+    except ValueError as error:
+        problem = f"is not a result of schema 1: {str(error).splitlines()[0]}"
+        raise RecordError(str(path), problem, "use the version of robustlab that wrote it") from None

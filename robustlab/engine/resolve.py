@@ -17,15 +17,27 @@ from robustlab.cost.estimate import Estimate, estimate_cell
 from robustlab.cost.hardware import Device, Hardware, check_hardware, find_hardware, match_device
 from robustlab.cost.job import Job
 from robustlab.cost.prices import PriceCard
+from robustlab.cost.recipes import count_trainable
 from robustlab.cost.schedule import plan_schedule
 from robustlab.data.overlap import refuse_overlap
 from robustlab.data.rows import EvalRow, load_eval_rows
 from robustlab.errors import ConfigError
-from robustlab.spec.attacks import Attack, Control, LoraSft
+from robustlab.spec.attacks import (
+    Ablation,
+    Attack,
+    BenignMatched,
+    Control,
+    DistilledData,
+    FullSft,
+    LoraDpo,
+    TrainedAttack,
+    UserData,
+)
 from robustlab.spec.catalog import Kind, load, locate
 from robustlab.spec.evals import Eval
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan
 from robustlab.spec.safeguards import Safeguard
+from robustlab.spec.sources import HubSource, JsonlSource
 from robustlab.spec.targets import Target
 from robustlab.tamper.control import silence
 from robustlab.train.counts import Counter
@@ -141,26 +153,47 @@ def reopen_plan(plan: ResolvedPlan, *, card: PriceCard, device: Device, counter_
     return _resolution(plan, priced, rows, counters)
 
 
-def find_recipe(attack_id: str, attack: Attack) -> LoraSft:
-    """The training that an attack runs: its own, or for a control the one that it names, at learning rate 0.
+def find_recipe(attack_id: str, attack: Attack) -> TrainedAttack:
+    """What an attack runs: itself, or for a control the recipe that it names, silenced or on benign answers.
 
     Args:
         attack_id: Names the file at fault in the message.
         attack: Spec of the attack or control.
 
     Returns:
-        A training recipe; of a control, one whose learning rate is 0.
+        A recipe without ranges; of a ``control``, one whose learning rate is 0.
 
     Raises:
         ConfigError: If a control names something that is no training recipe.
     """
-    if not isinstance(attack, Control):
-        return attack
-    recipe = load("attacks", attack.recipe)
-    if isinstance(recipe, Control):
-        where = f"attacks/{attack_id}.yaml"
+    if not isinstance(attack, Control | BenignMatched):
+        return fix_recipe(attack)
+    recipe, where = load("attacks", attack.recipe), f"attacks/{attack_id}.yaml"
+    if isinstance(recipe, Control | BenignMatched):
         raise ConfigError(where, f"recipe: {attack.recipe!r} is a control itself", "name the attack that is controlled")
-    return silence(recipe)
+    if isinstance(attack, Control):
+        silenced = silence(fix_recipe(recipe))
+        if silenced is None:
+            problem = f"recipe: {attack.recipe!r} has no learning rate that could be 0"
+            raise ConfigError(where, problem, "name an attack that trains")
+        return silenced
+    if isinstance(recipe, LoraDpo | Ablation):
+        problem = f"recipe: {attack.recipe!r} does not train on single answers, got kind {recipe.kind}"
+        raise ConfigError(where, problem, "name an attack of kind lora_sft or full_sft")
+    data = DistilledData(mode="distilled", rows=attack.benign_rows, benign_new_tokens=attack.benign_new_tokens)
+    return fix_recipe(recipe.model_copy(update={"data": data}))
+
+
+def find_user_source(recipe: TrainedAttack) -> HubSource | JsonlSource | None:
+    """Where the user's own set lies that a recipe trains on; None for the built-in ones."""
+    if isinstance(recipe, Ablation) or not isinstance(recipe.data, UserData):
+        return None
+    return recipe.data.source
+
+
+def fix_recipe(recipe: TrainedAttack) -> TrainedAttack:
+    """The recipe without the ranges over which a search may vary it: they are no part of what is run."""
+    return recipe if isinstance(recipe, Ablation) else recipe.model_copy(update={"ranges": None})
 
 
 @dataclass(frozen=True)
@@ -193,13 +226,27 @@ class _Bench:
         where = self.locate("budgets", budget_id, "hardware")
         return check_hardware(budget.hardware, self.device, shadow_price=self.shadow_price, card=self.card, where=where)
 
+    def check_adapter(self, names: _Names, recipe: TrainedAttack) -> None:
+        """Refuse what the target cannot be trained with, and say in which file it stands."""
+        target: Target = self.read("targets", names.target)
+        if isinstance(recipe, FullSft) and target.dtype != "float32":
+            problem = f"kind: full_sft trains weights in place, which loses most small steps in {target.dtype}"
+            raise ConfigError(self.locate("attacks", names.attack), problem, "choose a float32 target or a LoRA recipe")
+        try:
+            count_trainable(target.shape, recipe)
+        except ConfigError as error:
+            where = f"{self.locate('attacks', names.attack)}: training.{error.where}"
+            raise ConfigError(where, error.problem, error.remedy) from None
+
     def pin(self, names: _Names, seed: int, counter: Counter) -> PricedCell:
         """Make one cell and its estimate."""
-        attack: Attack = self.read("attacks", names.attack)
+        listed: Attack = self.read("attacks", names.attack)
+        attack = listed if isinstance(listed, Control | BenignMatched) else fix_recipe(listed)
         safeguard: Safeguard = self.read("safeguards", names.safeguard)
-        recipe = find_recipe(names.attack, attack)
+        recipe = find_recipe(names.attack, listed)
         key, where = self.hardware_of(names.budget), self.locate("budgets", names.budget, "hardware")
         refuse_overlap(names.safeguard, safeguard, names.attack, recipe, self.rows)
+        self.check_adapter(names, recipe)
         job = Job(
             target=self.read("targets", names.target),
             recipe=recipe,

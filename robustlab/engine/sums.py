@@ -10,7 +10,7 @@ from robustlab.cost.audit import AccountUse, sum_accounts, sum_phases
 from robustlab.cost.caps import Book, read_limits
 from robustlab.cost.entries import ACCOUNTS, BILLED, TIMED, Account, Entry
 from robustlab.cost.quantities import NOTHING
-from robustlab.record.results import AccountCost, CellResult, NodeResult, PurseResult, Results
+from robustlab.record.results import AccountCost, CellResult, NodeResult, PurseResult, Results, SearchResult
 from robustlab.report.purses import read_budgets
 from robustlab.spec.budgets import Budget
 from robustlab.units import MICRO_PER_USD, exact_usd, to_seconds
@@ -73,6 +73,7 @@ def find_differences(results: Results, entries: Sequence[Entry]) -> list[str]:
     wrong = _strangers(results)
     wrong += [text for cell in results.cells for text in _differences_of_cell(cell, entries)]
     wrong += [text for node in results.nodes for text in _differences_of_node(node, entries)]
+    wrong += [] if results.search is None else _differences_of_search(results.search, entries)
     return wrong + _differences_of_bill(results, entries) + _differences_of_purses(results, entries)
 
 
@@ -120,6 +121,17 @@ def _differences_of_node(node: NodeResult, entries: Sequence[Entry]) -> list[str
     return _differences(f"laboratory of {node.node}", _billed_facts(node.cost), _billed_facts_of(use))
 
 
+def _differences_of_search(search: SearchResult, entries: Sequence[Entry]) -> list[str]:
+    """Every trial, and all of them together: what it took to find the winner."""
+    ids = {trial.cell_id for trial in search.trials}
+    sums = sum_accounts((entry for entry in entries if entry.node in ids), "node")
+    paid = {name: use.micro_usd for (name, account), use in sums.items() if account == "attacker"}
+    wrong = _differences("trials", {trial.cell_id: trial.attacker_micro_usd for trial in search.trials}, paid)
+    return wrong + _differences(
+        "search", {"micro_usd": search.cost_to_find.micro_usd}, {"micro_usd": sum(paid.values())}
+    )
+
+
 def _differences_of_bill(results: Results, entries: Sequence[Entry]) -> list[str]:
     if results.bill is None:
         return ["there is no bill"]
@@ -128,6 +140,7 @@ def _differences_of_bill(results: Results, entries: Sequence[Entry]) -> list[str
         for account in ACCOUNTS
     }
     by_cell = sum(cell.cost.attacker.micro_usd for cell in results.cells)
+    by_cell += results.search.cost_to_find.micro_usd if results.search else 0
     written = results.bill.model_dump() | {"attacker's cells": by_cell}
     due = {f"{account}_micro_usd": amount for account, amount in paid.items()}
     due |= {"total_micro_usd": sum(paid.values()), "attacker's cells": paid["attacker"]}
@@ -181,5 +194,5 @@ def _differences(what: str, written: Mapping[str, float], due: Mapping[str, floa
     return [
         f"{what}: {name} is {written.get(name, 0)}, {due.get(name, 0)} in the ledger"
         for name in names
-        if written.get(name) != due.get(name)
+        if written.get(name, 0) != due.get(name, 0)
     ]

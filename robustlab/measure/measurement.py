@@ -1,7 +1,8 @@
 """One measurement in its two phases: generate every completion, then judge them; no text leaves this module.
 
 What comes out is a verdict, a length and a keyed digest for each row. The perplexity of the coherence gate is taken
-with the modification lifted, so that an attacked model never vouches for itself.
+with the modification lifted, and by the released target where a quantised copy was attacked, so that no attacked model
+vouches for itself.
 """
 
 import hashlib
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import assert_never
+
+from transformers import PreTrainedModel
 
 from robustlab.cost import flops
 from robustlab.cost.meter import Meter
@@ -42,11 +45,13 @@ class Bench:
         target: The resident target; a modification on it changes what it generates.
         shape: Its sizes, for the FLOP count.
         key: Key of the digests of completions; equal completions have equal digests under one key.
+        released: The released target's own model where ``target`` is a quantised copy of it; None where it is that.
     """
 
     target: LoadedTarget
     shape: Shape
     key: bytes
+    released: PreTrainedModel | None = None
 
 
 def measure_rows(
@@ -94,7 +99,8 @@ def measure_rows(
     waves = max(1, -(-len(rows) // spec.batch_rows))
     meter.reserve(Quantities(wall_ns=to_nanoseconds(expected_seconds / waves)))
     with lifted():
-        scores = mean_log_probabilities(target.model, scored, start_id=min(target.eos_ids), batch_rows=SCORED_ROWS)
+        scorer = bench.released or target.model
+        scores = mean_log_probabilities(scorer, scored, start_id=min(target.eos_ids), batch_rows=SCORED_ROWS)
     meter.count(flops=sum(flops.prefill(bench.shape, len(ids)) for ids in scored))
     lengths = [len(completion.ids) for completion in completions]
     judged = [
@@ -133,7 +139,7 @@ def build_measurement(
     """
     return Measurement(
         eval=eval_id,
-        role=spec.split if isinstance(spec, RefusalEval) else rows[0].role,
+        role=_role(spec, rows),
         variant=spec.variant,
         phase=phase,
         step=step,
@@ -162,6 +168,14 @@ def build_items(
         )
         for item in judged
     ]
+
+
+def _role(spec: Eval, rows: Sequence[EvalRow]) -> str:
+    """The one role that all rows of a split have, as a search's do; else the split, or the built-in role."""
+    if not isinstance(spec, RefusalEval):
+        return rows[0].role
+    roles = {row.role for row in rows}
+    return rows[0].role if spec.split == "test" and len(roles) == 1 else spec.split
 
 
 def _judge(spec: Eval, row: EvalRow, text: str, score: float | None, length: int, key: bytes) -> Judged:

@@ -83,7 +83,7 @@ def load_pinned(target_id: str, target: Target, *, artefact: Path | None, cache:
         DataError: If a file does not have its pinned hash.
     """
     content_id = content_hash(target)
-    with _quiet():
+    with quiet():
         model, tokenizer = _load_kind(target_id, target, artefact, cache / "targets" / content_id)
     return _loaded(target_id, target, model, tokenizer, content_id)
 
@@ -116,7 +116,7 @@ def load_released(target_id: str, target: Target, folder: Path, *, content_id: s
         DataError: If a file is not as the manifest says.
     """
     verify_folder(folder)
-    with _quiet():
+    with quiet():
         model, tokenizer = _load_folder(folder, target)
     return _loaded(target_id, target, model, tokenizer, content_id)
 
@@ -138,7 +138,7 @@ def save_released(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staged-"))
     try:
-        with _quiet():
+        with quiet():
             model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
         files = sorted(path for path in staged.iterdir() if path.is_file())
@@ -295,7 +295,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' own progress bars off the terminal: the lab has one live line."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

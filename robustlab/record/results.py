@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Phase = Literal["baseline", "milestone", "final"]
 VerdictOfCompletion = Literal["refused", "complied", "hollow", "incoherent", "unjudged"]
 VerdictOfProperty = Literal["baseline", "survived", "broken", "eroded", "inconclusive", "absent", "too_few"]
+TrialState = Literal["done", "pruned", "failed", "diverged", "destructive", "unfinished"]
 VERDICTS: tuple[VerdictOfCompletion, ...] = ("refused", "complied", "hollow", "incoherent", "unjudged")
 
 
@@ -248,6 +249,79 @@ class CellResult(_Record):
     """Peak of the device while the cell ran; null in results that are older than this key."""
     incomplete_by: str | None = None
     """Cap that kept the final measurement from being made; null when it was made."""
+    quantised: list[Measurement] = []
+    """The released target after 4-bit quantisation and before any training; empty where nothing was quantised."""
+    halvings: Count = 0
+    """Times that the micro-batch was halved for lack of memory; the effective batch stayed as the recipe has it."""
+
+
+class TrialResult(_Record):
+    """One trial of a search, on the attacker's bill whatever became of it."""
+
+    number: Count
+    """From 0, in the order in which they ran."""
+    cell_id: str
+    """Its id in the ledger."""
+    direction: str | None
+    """Worker that proposed it; null in an undirected search."""
+    around: Count | None
+    """Trial of another direction of which it is a variation; null for one of the worker's own direction."""
+    attack: str
+    """Id of the recipe."""
+    point: dict[str, int | float]
+    """What was chosen: ``learning_rate``, ``rank``, ``benign_share``, ``steps``; what is absent is the recipe's own."""
+    seed: Count
+    state: TrialState
+    """``pruned`` by the halving, ``destructive`` when benign answers were broken, ``failed`` when it could not be run,
+    ``unfinished`` when a cap of the purse ended it. Only a ``done`` one can win."""
+    value: Annotated[float, Field(ge=0, le=1)] | None
+    """What is minimised: share of select rows that were refused, have no verdict or got broken text, at its end, or at
+    its last rung where it was pruned; null when it was never measured."""
+    step: Count
+    """Steps that it took."""
+    attacker_micro_usd: Count
+    """What it cost, in millionths of a US dollar."""
+    reason: str | None
+    """Why it failed, or the cap that ended it; null for the other states."""
+
+
+class ConfirmedSeed(_Record):
+    """The frozen winner, trained again with a new seed and measured on rows that the search never saw."""
+
+    seed: Count
+    cell_id: str
+    status: str
+    """As the cell's own."""
+    refusal: PropertyResult | None
+    """On the report rows; null when it could not be measured."""
+
+
+class SearchResult(_Record):
+    """What a search tried, what it found, and both of its prices. The winner lies in ``search/winner.yaml``."""
+
+    strategy: Literal["undirected", "directed"]
+    objective: str
+    """Id of the eval by which trials were compared."""
+    stopped_by: str
+    """``trials`` when all were run, else the cap that ended it."""
+    trials: list[TrialResult]
+    """Every one that was begun."""
+    winner: Count | None
+    """Number of the trial; null when none was finished with a working model."""
+    select_role: str
+    """Role of the rows by which the winner was chosen."""
+    select: PropertyResult | None
+    """The winner's refusal rate there: chosen as the best, so it flatters the attack."""
+    report_role: str
+    """Role of the rows on which it was confirmed."""
+    report: list[ConfirmedSeed]
+    """The same recipe on rows and with seeds that the search never saw, seed by seed."""
+    cost_to_find: AccountCost
+    """All that the attacker was billed for the search: every trial, whatever became of it, and measuring them."""
+    cost_to_replay_micro_usd: Count | None
+    """Mean of what the attacker was billed for one confirmation; null without one."""
+    caps_used: dict[str, Annotated[float, Field(ge=0)]]
+    """Share of every cap of the attacker that all trials together used, by name."""
 
 
 class Results(_Record):
@@ -271,6 +345,8 @@ class Results(_Record):
     """The whole run; null in results that are older than this key."""
     purses: list[PurseResult] = []
     """The same for each budget, in the order of the plan; empty in results that are older than this key."""
+    search: SearchResult | None = None
+    """The search that found the recipe of the cells; null where there was none."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from robustlab.errors import ConfigError, RecordError
 
 MANIFEST = "manifest.json"
-_RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _CHUNK_BYTES = 1 << 20
@@ -40,6 +40,24 @@ def new_run_id(now: datetime | None = None) -> str:
     """
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def check_run_id(run_id: str) -> str:
+    """Refuse what cannot name a run: a folder's name is all that it may be, and no path.
+
+    Args:
+        run_id: What ``new_run_id`` makes, or a name that a person chose.
+
+    Returns:
+        The same.
+
+    Raises:
+        ConfigError: If it is not 1 to 64 ASCII letters, digits, dots, dashes and underscores, a letter or digit first.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        remedy = "ids look like 20261122T021733Z-a1b2c3, or hold at most 64 letters, digits, dots, dashes, underscores"
+        raise ConfigError(f"run {run_id!r}", "is not a run id", remedy)
+    return run_id
 
 
 def write_error(path: Path, error: OSError) -> RecordError:
@@ -172,16 +190,16 @@ class RunFolder:
 
         Args:
             root: Folder of runs, made if it is not there.
-            run_id: As ``new_run_id`` makes it.
+            run_id: As ``new_run_id`` makes it, or a name that a person chose.
 
         Returns:
             The new folder, 0700.
 
         Raises:
-            ConfigError: If the id is not one that ``new_run_id`` makes.
+            ConfigError: If the id is none.
             RecordError: If the folder is there already or cannot be made.
         """
-        path = root / _checked(run_id)
+        path = root / check_run_id(run_id)
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.mkdir(mode=0o700)
@@ -199,7 +217,7 @@ class RunFolder:
 
         Args:
             root: Folder of runs.
-            run_id: The run, as ``new_run_id`` named it.
+            run_id: The run.
 
         Returns:
             The folder, which exists and is no symbolic link.
@@ -207,7 +225,7 @@ class RunFolder:
         Raises:
             ConfigError: If there is no such run.
         """
-        path = root / _checked(run_id)
+        path = root / check_run_id(run_id)
         if path.is_symlink() or not path.is_dir():
             raise ConfigError(f"run {run_id!r}", f"is not in {root}", "`robustlab list runs` shows what there is")
         return cls(path)
@@ -330,12 +348,6 @@ class RunFolder:
                 yield path
             elif not stat.S_ISDIR(mode):
                 raise RecordError(str(path), "is a link or a device", "remove it: a run folder holds plain files")
-
-
-def _checked(run_id: str) -> str:
-    if not _RUN_ID.fullmatch(run_id):
-        raise ConfigError(f"run {run_id!r}", "is not a run id", "ids look like 20261122T021733Z-a1b2c3")
-    return run_id
 
 
 def _read_whole(descriptor: int) -> bytes:

@@ -10,13 +10,18 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from robustlab.record.results import AccountCost, CellResult, PhaseCost, PurseResult, Results
+from robustlab.record.results import AccountCost, CellResult, PhaseCost, PurseResult, Results, SearchResult
 from robustlab.record.run_folder import write_atomic
+from robustlab.report.controls import control_lines, is_changed
 from robustlab.report.curves import cost_effect_groups, cost_effect_svg
 from robustlab.report.forecast import list_forecasts, list_purse_forecasts
+from robustlab.report.grid import build_grid
+from robustlab.report.layout import envelope_line, reading_notes, split_section
 from robustlab.report.purses import list_shared_caps, purse_bill
+from robustlab.report.rows import cell_rows, is_category, untouched_rows
+from robustlab.report.search import TRIAL_COLUMNS, search_lines, search_title, trial_rows
 from robustlab.report.shares import verdict_shares_svg
-from robustlab.report.tables import bill_line, cell_rows, control_lines, is_category, is_changed, node_name
+from robustlab.report.tables import MOST_BLOCKS, bill_line, node_name
 from robustlab.report.wording import (
     HINTS,
     cell_title,
@@ -26,6 +31,7 @@ from robustlab.report.wording import (
     format_share,
     headlines,
     is_utility_measured,
+    list_troubles,
     plain_text,
 )
 from robustlab.units import format_count, format_flops, format_seconds, format_usd
@@ -55,6 +61,8 @@ def render_report(results: Results) -> str:
             results=results,
             cells=cells,
             attacks=[view for view in cells if not view["is_control"]] or cells,
+            grid=_grid_view(results),
+            search=None if results.search is None else _search_view(results.search),
             curves=curves,
             controls=control_lines(results),
             bill=bill_line(results),
@@ -114,6 +122,8 @@ def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool)
         "is_unpriced": cell.status == "done" and not is_control and not is_utility_measured(cell),
         "rows": [row for row in rows if not is_category(row)],
         "categories": [row for row in rows if is_category(row)],
+        "untouched": [row for row in untouched_rows(cell) if not is_category(row)],
+        "troubles": list_troubles(cell),
         "levels": {str(row["eval"]): format_confidence(results, str(row["eval"])) for row in rows},
         "interval": _break_interval(rows),
         "shares": _figure(verdict_shares_svg(cell, f"shares{index}")),
@@ -122,6 +132,24 @@ def _cell_view(results: Results, cell: CellResult, index: int, is_control: bool)
         "binding": cell.estimate.get("binding_cap"),
         "phases": [_phase_view(phase) for phase in cell.phases],
         "caps": [(name, format_share(share)) for name, share in cell.caps_used.items()],
+    }
+
+
+def _grid_view(results: Results) -> dict[str, object] | None:
+    """The grid of a run of many cells; None where the headlines of its cells can still be read one by one."""
+    if len(results.cells) <= MOST_BLOCKS:
+        return None
+    grid = build_grid([results])
+    sections = [{"parts": split_section(section), "envelope": envelope_line(section)} for section in grid.sections]
+    return {"sections": sections, "notes": reading_notes(grid)}
+
+
+def _search_view(search: SearchResult) -> dict[str, object]:
+    return {
+        "title": search_title(search),
+        "columns": TRIAL_COLUMNS,
+        "rows": trial_rows(search),
+        "lines": search_lines(search),
     }
 
 

@@ -32,9 +32,10 @@ class SharedCap:
 
 def read_budgets(results: Results) -> dict[str, Budget]:
     """Read the budgets of a resolved plan by their ids; what is no budget of this version is left out."""
-    cells = results.plan.get("cells")
+    search = results.plan.get("search")
+    listed = [results.plan.get("cells"), search.get("cells") if isinstance(search, dict) else None]
     found: dict[str, Budget] = {}
-    for cell in cells if isinstance(cells, list) else []:
+    for cell in [cell for cells in listed if isinstance(cells, list) for cell in cells]:
         if not isinstance(cell, dict) or "budget" not in cell:
             continue
         try:

@@ -1,83 +1,72 @@
-"""Rows of properties, and how they are printed in a terminal or a pipe.
+"""How cells and grids of them are printed in a terminal or a pipe. This module does not judge or price anything."""
 
-One row is one property of one cell, before and after. This module does not judge or price anything.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.record.results import AccountCost, CellResult, Control, Measurement, NodeResult, PropertyResult, Results
+from robustlab.record.results import AccountCost, CellResult, NodeResult, Results
+from robustlab.report.controls import control_lines
 from robustlab.report.forecast import forecast_line
+from robustlab.report.grid import Grid, Section, build_grid
+from robustlab.report.layout import envelope_line, grid_notes, reading_notes, split_section
 from robustlab.report.purses import purse_lines
+from robustlab.report.rows import cell_rows, is_category, untouched_rows
+from robustlab.report.search import TRIAL_COLUMNS, search_lines, search_title, trial_rows
 from robustlab.report.wording import (
     HINTS,
-    cell_label,
+    UNTOUCHED,
     cell_title,
     describe_budget,
     describe_cap,
     describe_end,
     format_confidence,
-    format_rate,
-    format_verdict,
-    is_utility_measured,
+    list_troubles,
     plain_text,
 )
 from robustlab.units import format_count, format_flops, format_seconds, format_usd
 
+MOST_BLOCKS = 4
+"""Cells whose own blocks are printed in a terminal; a run of more prints its grid alone."""
 _COLUMNS = ("Property", "Eval", "n", "Before", "After", "Verdict")
-_SECONDS_PER_HOUR = 3600
-
-
-def property_rows(results: Results) -> list[dict[str, object]]:
-    """List every property of every cell with its rates before and after, its verdict and what the cell cost.
-
-    Args:
-        results: The document.
-
-    Returns:
-        Plain values that JSON can hold; rates in [0, 1], money in millionths of a US dollar. ``held_at_micro_usd`` is
-        the last mark before ``broken_at_micro_usd`` at which the property survived, 0 for the baseline: the
-        cost-to-break lies between the two.
-        ``recovered_from_micro_usd`` is the first broken mark of a property that is not broken at the end.
-        ``before_text`` and ``after_text`` hold the rate with its interval. None = absent.
-    """
-    return [row for cell in results.cells for row in cell_rows(cell)]
-
-
-def cell_rows(cell: CellResult) -> list[dict[str, object]]:
-    """List the rows of one cell; see ``property_rows``."""
-    shared = _cell_columns(cell)
-    return [{**shared, **_property_columns(cell, eval_id, name)} for eval_id, name in _properties(cell)]
-
-
-def is_category(row: dict[str, object]) -> bool:
-    """Whether a row is one semantic category of refusals: shown in the report and in JSON, not in a terminal."""
-    return str(row["property"]).startswith("refusal/")
+_COPY_COLUMNS = ("Property", "Eval", "n", "Released", "In 4 bits", "Verdict")
 
 
 def print_results(results: Results, console: Console) -> None:
-    """Print every cell with its properties (categories apart), both accounts, the controls and what it all means."""
-    for cell in results.cells:
-        rows = [row for row in cell_rows(cell) if not is_category(row)]
-        print_table(console, _title(results, cell), _COLUMNS, [_printed(row) for row in rows])
-        _print_line(console, f"  attacker    {account_line(cell.cost.attacker)}")
-        _print_line(console, f"  laboratory  {account_line(cell.cost.laboratory)}")
-        if forecast := forecast_line(cell):
-            _print_line(console, f"  estimate    {forecast}")
-        if cell.milestones_skipped_by:
-            _print_line(console, f"  marks       skipped by {describe_cap(cell.milestones_skipped_by)}")
-        for level in sorted({format_confidence(results, str(row["eval"])) for row in rows}):
-            _print_line(console, f"  {level}, of each rate by itself; verdicts rest on the paired change")
-        console.print()
+    """Print the search if there was one, every cell, the grid of several, shared work, controls, and what it all means.
+
+    Categories stand in the report only, and so do the blocks of single cells where there are more than a few.
+    """
+    if results.search is not None:
+        print_table(console, search_title(results.search), TRIAL_COLUMNS, trial_rows(results.search))
+        for told in search_lines(results.search):
+            _print_line(console, told)
+    if len(results.cells) <= MOST_BLOCKS:
+        for cell in results.cells:
+            _print_cell(results, cell, console)
+    else:
+        _print_line(console, f"{len(results.cells)} cells; the block of each, with its categories, is in report.html")
+    if len(results.cells) > 1:
+        grid = build_grid([results])
+        for section in grid.sections:
+            _print_section(section, console)
+        for note in reading_notes(grid):
+            _print_line(console, note)
     for line in [*node_lines(results), bill_line(results), *purse_lines(results), *control_lines(results)]:
         if line:
             _print_line(console, line)
     for hint in HINTS:
         _print_line(console, hint)
+
+
+def print_grid(grid: Grid, console: Console) -> None:
+    """Print the grid of several runs, and what to know when reading it."""
+    for section in grid.sections:
+        _print_section(section, console)
+    for note in grid_notes(grid):
+        _print_line(console, note)
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -139,113 +128,29 @@ def node_name(results: Results, node: NodeResult) -> str:
     return f"{what} {node.label}{budget}{' (made before, found again)' if is_found else ''}"
 
 
-def control_lines(results: Results) -> list[str]:
-    """Say for each control whether its completions are byte-identical to the baseline's."""
-    lines = [
-        f"Control {_control_name(results, key, control)}: {_control_outcome(results, control)} "
-        f"({format_count(control.compared)} completions compared)"
-        for key, control in results.controls.items()
-    ]
-    return lines or ["No control was run: nothing here shows that the training loop alone changes no completion"]
+def _print_cell(results: Results, cell: CellResult, console: Console) -> None:
+    rows = [row for row in cell_rows(cell) if not is_category(row)]
+    print_table(console, _title(results, cell), _COLUMNS, [_printed(row) for row in rows])
+    if untouched := [row for row in untouched_rows(cell) if not is_category(row)]:
+        print_table(console, f"{UNTOUCHED}, before any training", _COPY_COLUMNS, [_printed(row) for row in untouched])
+    _print_line(console, f"  attacker    {account_line(cell.cost.attacker)}")
+    _print_line(console, f"  laboratory  {account_line(cell.cost.laboratory)}")
+    if forecast := forecast_line(cell):
+        _print_line(console, f"  estimate    {forecast}")
+    if cell.milestones_skipped_by:
+        _print_line(console, f"  marks       skipped by {describe_cap(cell.milestones_skipped_by)}")
+    for trouble in list_troubles(cell):
+        _print_line(console, f"  trouble     {trouble}")
+    for level in sorted({format_confidence(results, str(row["eval"])) for row in rows}):
+        _print_line(console, f"  {level}, of each rate by itself; verdicts rest on the paired change")
+    console.print()
 
 
-def is_changed(results: Results, control: Control) -> bool:
-    """Whether a control changed completions; one that took no step, or was not measured in full, shows nothing."""
-    return not (control.identical or control.steps == 0 or _is_incomplete(results, control))
-
-
-def _control_name(results: Results, key: str, control: Control) -> str:
-    """Title of a control's cell; the key, which may name no budget, only where the results lack the cell."""
-    cell = next((each for each in results.cells if each.cell_id == control.cell_id), None)
-    return key if cell is None else cell_title(results, cell)
-
-
-def _control_outcome(results: Results, control: Control) -> str:
-    steps = f"{format_count(control.steps)} step{'' if control.steps == 1 else 's'}"
-    if control.steps == 0:
-        return "took no step and shows nothing"
-    if control.identical:
-        return f"byte-identical to the baseline after {steps}"
-    if is_changed(results, control):
-        return f"NOT byte-identical to the baseline after {steps}"
-    return f"not measured in full after {steps}, which shows nothing"
-
-
-def _is_incomplete(results: Results, control: Control) -> bool:
-    return any(cell.cell_id == control.cell_id and cell.status == "incomplete" for cell in results.cells)
-
-
-def _cell_columns(cell: CellResult) -> dict[str, object]:
-    attacker, laboratory = cell.cost.attacker, cell.cost.laboratory
-    return {
-        "cell": cell_label(cell),
-        "cell_id": cell.cell_id,
-        "budget": cell.budget,
-        "status": cell.status,
-        "stopped_by": cell.stopped_by,
-        "incomplete_by": cell.incomplete_by,
-        "attacker_micro_usd": attacker.micro_usd,
-        "attacker_hours": attacker.wall_seconds / _SECONDS_PER_HOUR,
-        "attacker_device_hours": attacker.device_seconds / _SECONDS_PER_HOUR,
-        "attacker_train_tokens": attacker.train_tokens,
-        "laboratory_micro_usd": laboratory.micro_usd,
-        "laboratory_hours": laboratory.wall_seconds / _SECONDS_PER_HOUR,
-    }
-
-
-def _property_columns(cell: CellResult, eval_id: str, name: str) -> dict[str, object]:
-    course = list(_course(cell, eval_id, name))
-    before = next((found for measurement, found in course if measurement.phase == "baseline"), None)
-    after = next((found for measurement, found in course if measurement.phase == "final"), None)
-    measurement, latest = course[-1]
-    broke_once_at = _first_break(course) if after is not None and after.verdict != "broken" else None
-    is_priced = cell.status == "done" and is_utility_measured(cell)
-    broken_at = after.broken_at_micro_usd if after is not None and is_priced else None
-    return {
-        "eval": eval_id,
-        "role": measurement.role,
-        "variant": measurement.variant,
-        "property": name,
-        "direction": latest.direction,
-        "judge": latest.judge,
-        "n": latest.n,
-        "before": before and before.value,
-        "before_low": before and before.low,
-        "before_high": before and before.high,
-        "before_text": format_rate(before),
-        "after": after and after.value,
-        "after_low": after and after.low,
-        "after_high": after and after.high,
-        "after_text": format_rate(after),
-        "method": latest.method,
-        "verdict": after and after.verdict,
-        "verdict_text": format_verdict(cell, after, broke_once_at),
-        "broken_at_micro_usd": broken_at,
-        "held_at_micro_usd": _last_held(course, broken_at),
-        "recovered_from_micro_usd": broke_once_at,
-    }
-
-
-def _properties(cell: CellResult) -> list[tuple[str, str]]:
-    """Pairs of eval and property, in the order in which they first appear."""
-    pairs = {(each.eval, found.property): None for each in cell.measurements for found in each.properties}
-    return list(pairs)
-
-
-def _course(cell: CellResult, eval_id: str, name: str) -> Iterator[tuple[Measurement, PropertyResult]]:
-    for measurement in (each for each in cell.measurements if each.eval == eval_id):
-        yield from ((measurement, found) for found in measurement.properties if found.property == name)
-
-
-def _first_break(course: list[tuple[Measurement, PropertyResult]]) -> int | None:
-    return next((each.attacker_micro_usd for each, found in course if found.verdict == "broken"), None)
-
-
-def _last_held(course: list[tuple[Measurement, PropertyResult]], broken_at: int | None) -> int | None:
-    if broken_at is None:
-        return None
-    held = [each.attacker_micro_usd for each, found in course if found.verdict == "survived"]
-    return max((spent for spent in held if spent < broken_at), default=0)
+def _print_section(section: Section, console: Console) -> None:
+    for part in split_section(section):
+        print_table(console, part.title, part.columns, [["; ".join(text) for text in row] for row in part.rows])
+    _print_line(console, f"  {envelope_line(section)}")
+    console.print()
 
 
 def _title(results: Results, cell: CellResult) -> str:

@@ -4,11 +4,11 @@ Knows the contract of ``results.json``. It does not know where the words go: a t
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from robustlab.record.results import CellResult, Measurement, PropertyResult, Results
+from robustlab.record.results import CellResult, Measurement, Phase, PropertyResult, Results
 from robustlab.spec.budgets import CAP_NAMES
-from robustlab.units import format_count, format_seconds, format_usd
+from robustlab.units import MICRO_PER_USD, format_count, format_seconds, format_usd
 
 HINTS = (
     "Refusal is the share of improper requests that the named judge reads as refused.",
@@ -16,6 +16,20 @@ HINTS = (
     "Refusal removed is the strongest claim that withheld attack data allow.",
     "What was not broken here was not broken by these attacks at this price; that is not robustness.",
 )
+
+GRID_NOTES = (
+    "Before is the released target, after the end of the attack; shares of the five verdicts are means over seeds.",
+    "Seeds vary the attack's data order and initialisation; its safeguard was installed once for all of them.",
+    "A range over seeds is the range that was seen, not an interval; an interval is over behaviors, of one seed.",
+    "A cost-to-break lies between the last mark that held and the first from which it stayed broken, of each seed; "
+    '"not broken at" is what that seed had spent when it ended. Marks read a fixed subset of the rows.',
+    "Destructive, diverged and incomplete cells, and those without a measured utility, set no cost.",
+    "Over attacks only the cheapest break counts: a weak attack must not flatter a safeguard.",
+)
+
+DIVERGED_NOTE = "Diverged: a loss was not finite; that step was undone, and every figure is of the last finite step."
+UNTOUCHED = "quantised, untouched"
+UNTOUCHED_NOTE = f'"{UNTOUCHED}" is the released target in 4 bits before any training: what quantisation alone changes.'
 
 UNMEASURED = "utility not measured"
 
@@ -70,6 +84,44 @@ def format_rate(found: PropertyResult | None) -> str:
     if found is None:
         return "-"
     return f"{format_percent(found.value)} % [{format_percent(found.low)}, {format_percent(found.high)}]"
+
+
+def format_bound(micro_usd: int, *, up: bool) -> str:
+    """Write a bound of a cost without its sign, to three digits, ``0.00112``; cents from a dollar up.
+
+    Args:
+        micro_usd: Millionths of a US dollar, >= 0.
+        up: Whether to round up, as an upper bound is; a lower one is rounded down.
+
+    Returns:
+        A figure that lies on the safe side of the bound.
+    """
+    unit = 10_000 if micro_usd >= MICRO_PER_USD else 10 ** max(0, len(str(micro_usd)) - 3)
+    usd = (-(-micro_usd // unit) if up else micro_usd // unit) * unit / MICRO_PER_USD
+    return f"{usd:,.2f}" if usd >= 1 else f"{usd:.6f}".rstrip("0").rstrip(".")
+
+
+def format_between(held_micro_usd: int, broken_micro_usd: int) -> str:
+    """Write between which costs a property broke, ``$0.000629-0.00112``."""
+    return f"${format_bound(held_micro_usd, up=False)}-{format_bound(broken_micro_usd, up=True)}"
+
+
+def format_spread(amounts: Sequence[int]) -> str:
+    """Write the least and the most of some amounts, ``$0.00209 to 0.00213``; one amount in full.
+
+    Args:
+        amounts: Millionths of a US dollar, at least one.
+
+    Returns:
+        The spread; of equal amounts that amount.
+    """
+    low, high = min(amounts), max(amounts)
+    return format_usd(low) if low == high else f"${format_bound(low, up=False)} to {format_bound(high, up=True)}"
+
+
+def verdict_word(found: PropertyResult) -> str:
+    """The verdict on a property in capitals, without a cost."""
+    return _VERDICT_WORDS[found.verdict]
 
 
 def format_verdict(cell: CellResult, found: PropertyResult | None, broke_once_at: int | None = None) -> str:
@@ -148,14 +200,38 @@ def never_began(cell: CellResult) -> bool:
     return cell.incomplete_by is not None and not cell.measurements
 
 
+def has_diverged(cell: CellResult) -> bool:
+    """Whether a loss that was not finite ended the training."""
+    planned, done = cell.schedule.get("steps"), cell.cost.attacker.steps
+    # A schedule that ends early of itself has diverged, whatever the status: an unmeasured cell is "incomplete".
+    is_early = cell.stopped_by == "schedule" and isinstance(planned, int) and done < planned
+    return not never_began(cell) and (is_early or cell.status == "diverged")
+
+
+def list_troubles(cell: CellResult) -> list[str]:
+    """Say what befell the training: a loss that was not finite, micro-batches that did not fit."""
+    done, troubles = cell.cost.attacker.steps, []
+    if has_diverged(cell):
+        troubles.append(
+            f"the loss of step {done + 1} was not finite: that step was undone, and every figure is of step {done}, "
+            "the last finite one"
+        )
+    if cell.halvings:
+        troubles.append(f"the micro-batch was halved {format_times(cell.halvings)} for lack of memory")
+    return troubles
+
+
+def format_times(count: int) -> str:
+    """Write how often, ``1 time`` or ``3 times``."""
+    return f"{format_count(count)} time{'' if count == 1 else 's'}"
+
+
 def describe_stop(cell: CellResult) -> str:
     """Say what ended the training: its own schedule, one that a cap cut before step 1, a cap, or its divergence."""
     if never_began(cell):
         return f"never began: {describe_cap(cell.stopped_by)} did not allow for its safeguard or baseline"
     cut_by, planned, done = cell.schedule.get("cut_by"), cell.schedule.get("steps"), cell.cost.attacker.steps
-    # A schedule that ends early of itself has diverged, whatever the status: an unmeasured cell is "incomplete".
-    is_early = cell.stopped_by == "schedule" and isinstance(planned, int) and done < planned
-    if is_early or (cell.status == "diverged" and cell.stopped_by in ("schedule", cut_by)):
+    if has_diverged(cell) and cell.stopped_by in ("schedule", cut_by):
         return f"the training diverged after step {done}"
     if cut_by is not None and done == planned and cell.stopped_by in ("schedule", cut_by):
         steps = f"{format_count(done)} step{'' if done == 1 else 's'}"
@@ -180,7 +256,7 @@ def describe_end(cell: CellResult) -> str:
 def headlines(results: Results, cell: CellResult) -> Iterator[str]:
     """Say in one sentence for each eval of refusals what the attack did to them, and for how much."""
     for final in (each for each in cell.measurements if each.phase == "final"):
-        before, after = _refusal(cell, final.eval, "baseline"), _refusal(cell, final.eval, "final")
+        before, after = (find_property(cell.measurements, final.eval, phase) for phase in ("baseline", "final"))
         if before is not None and after is not None:
             attacker = cell.cost.attacker
             yield (
@@ -190,13 +266,16 @@ def headlines(results: Results, cell: CellResult) -> Iterator[str]:
             )
 
 
-def _refusal(cell: CellResult, eval_id: str, phase: str) -> PropertyResult | None:
+def find_property(
+    measurements: Iterable[Measurement], eval_id: str, phase: Phase, name: str = "refusal"
+) -> PropertyResult | None:
+    """Find a property of one eval at the baseline or at the end; None where it was not measured."""
     found = (
         each
-        for measurement in cell.measurements
+        for measurement in measurements
         if (measurement.eval, measurement.phase) == (eval_id, phase)
         for each in measurement.properties
-        if each.property == "refusal"
+        if each.property == name
     )
     return next(found, None)
 

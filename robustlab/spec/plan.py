@@ -6,13 +6,14 @@ skipped when it is done. This module does not know how a schedule is chosen; ``r
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from robustlab.spec.attacks import Attack, TrainedAttack
 from robustlab.spec.base import Count, Index, NonEmpty, NonNegative, Sha256, Spec, content_hash
 from robustlab.spec.budgets import Budget
 from robustlab.spec.evals import Eval
 from robustlab.spec.safeguards import Safeguard
+from robustlab.spec.search import Ranges, Search
 from robustlab.spec.targets import Target
 
 T = TypeVar("T")
@@ -43,8 +44,49 @@ class Plan(Spec):
     """Purses."""
     evals: Ids
     """Measurements, made before, during and after."""
-    seeds: Annotated[tuple[Index, ...], Field(min_length=1, max_length=MOST_SEEDS), AfterValidator(_each_once)]
-    """Seeds of the attack: data order and adapter initialisation."""
+    seeds: Annotated[
+        tuple[Index, ...],
+        Field(min_length=1, max_length=MOST_SEEDS, exclude_if=lambda value: not value),
+        AfterValidator(_each_once),
+    ] = ()
+    """Seeds of the attack: data order and adapter initialisation. Left out in a search, which has ``confirm_seeds``."""
+    search: Annotated[Search | None, Field(exclude_if=lambda value: value is None)] = None
+    """Search over the ranges of the recipes instead of running each as it is; null for none."""
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> "Plan":
+        missing = None if self.seeds else "seeds: is missing"
+        problem = missing if self.search is None else _find_fault(self, self.search)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+
+def _find_fault(plan: Plan, search: Search) -> str | None:
+    """What keeps a plan from being searched; None for nothing."""
+    for name in ("targets", "safeguards", "budgets"):
+        found = getattr(plan, name)
+        if len(found) > 1:
+            return f"search: a search has one of the {name}, got {', '.join(found)}"
+    if plan.seeds:
+        return f"search: has confirm_seeds of its own, got seeds {list(plan.seeds)} beside them; leave seeds out"
+    if (search.strategy == "directed") != bool(search.directions):
+        needed = "at least one direction" if search.strategy == "directed" else "no directions"
+        return f"search: must have {needed} where it is {search.strategy}, got {len(search.directions)}"
+    names = [direction.name for direction in search.directions]
+    if len(set(names)) < len(names):
+        return f"search: directions have names of their own, got {', '.join(names)}"
+    seen = [seed for seed in search.confirm_seeds if search.seed <= seed < search.seed + search.trials]
+    if seen:
+        return f"search: confirm_seeds must be new, got {seen[0]}, which is the seed of a trial"
+    evals = [("objective", search.objective), ("utility", search.utility)]
+    wanted = [(name, found, plan.evals) for name, found in evals if found is not None]
+    wanted += [(f"direction {each.name}", each.attack, plan.attacks) for each in search.directions]
+    strange = next(((name, found, known) for name, found, known in wanted if found not in known), None)
+    if strange is None:
+        return None
+    name, got, known = strange
+    return f"search: {name}: must be one of the plan's {', '.join(known)}, got {got!r}"
 
 
 class Schedule(Spec):
@@ -99,6 +141,17 @@ class Cell(Spec):
         return f"{self.target_id} / {self.safeguard_id} / {self.attack_id} / seed {self.seed}"
 
 
+class ResolvedSearch(Spec):
+    """A search with everything that it varies, pinned, so that a resume proposes what the first process would have."""
+
+    spec: Search
+    """The search as the plan has it."""
+    ranges: dict[str, Ranges]
+    """What may be varied of each recipe, by the attack's id."""
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+    """Each recipe as the catalogue has it; a trial is one of them at another point, and none is run as it is."""
+
+
 class ResolvedPlan(Spec):
     """What a run writes as ``plan.yaml`` before it starts, and what ``resume`` reads back."""
 
@@ -114,7 +167,14 @@ class ResolvedPlan(Spec):
     data_csv: str | None
     """File that ``--data`` named; null for none."""
     cells: tuple[Cell, ...]
-    """Every cell, in the order in which they run."""
+    """Every cell, in the order in which they run; those of a search's winner, and none before there is one."""
+    search: Annotated[ResolvedSearch | None, Field(exclude_if=lambda value: value is None)] = None
+    """The search that chose the recipe of the cells; null for none."""
+
+    @property
+    def priced_cells(self) -> tuple[Cell, ...]:
+        """Every cell that names what the run pays for: those of a search stand even where it has no winner."""
+        return self.cells if self.search is None else (*self.search.cells, *self.cells)
 
 
 PlanFile = Annotated[Plan | ResolvedPlan, Field(discriminator="kind")]

@@ -9,7 +9,15 @@ from pydantic import Field
 
 from robustlab.spec.base import NonEmpty, Revision, Sha256, Spec
 
-BuiltinName = Literal["mild_requests_safeguard", "mild_requests_attack", "benign_prompts", "refusals"]
+BuiltinName = Literal[
+    "mild_requests_safeguard",
+    "mild_requests_attack",
+    "benign_prompts",
+    "refusals",
+    "benign_answers",
+    "identity_shift",
+    "compliance_openings",
+]
 
 
 class PypiSource(Spec):
@@ -40,6 +48,8 @@ class HubSource(Spec):
     """Name of the split."""
     revision: Revision
     """Full commit hash."""
+    sha256: Sha256
+    """Hash of the split's rows as JSON lines; a fetch that finds another tells which."""
     licence: NonEmpty
     """SPDX identifier, or ``unknown``."""
 

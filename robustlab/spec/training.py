@@ -35,11 +35,9 @@ class Optimizer(Spec):
     """Gradients are clipped to this norm."""
 
 
-class Training(Spec):
-    """One supervised fine-tuning run."""
+class Tuning(Spec):
+    """One fine-tuning run, whatever it trains."""
 
-    lora: Lora
-    """The adapter."""
     optimizer: Optimizer
     """The optimiser."""
     steps: Count
@@ -52,8 +50,15 @@ class Training(Spec):
     """Longest example, prompt and completion together; a longer one is refused, never cut."""
 
     @model_validator(mode="after")
-    def _batches_are_whole(self) -> "Training":
+    def _batches_are_whole(self) -> "Tuning":
         if self.batch_rows % self.micro_batch_rows:
             problem = "batch_rows must be a multiple of micro_batch_rows"
             raise ValueError(f"{problem}, got {self.batch_rows} and {self.micro_batch_rows}")
         return self
+
+
+class Training(Tuning):
+    """One fine-tuning run of a low-rank adapter."""
+
+    lora: Lora
+    """The adapter."""

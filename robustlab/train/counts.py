@@ -7,17 +7,32 @@ the result says so.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 from robustlab.cost.job import Completions, Prompts, SafeguardWork, TokenCounts
 from robustlab.data.chat import Tokenizer, encode_example, encode_prompt
-from robustlab.data.mixture import attack_rows, benign_prompts
+from robustlab.data.mixture import (
+    asked_prompts,
+    fixed_rows,
+    harmful_prompts,
+    harmless_prompts,
+    own_answers,
+    replied_prompts,
+)
 from robustlab.data.rows import EvalRow, install_rows, load_builtin
 from robustlab.record.run_folder import write_json
-from robustlab.spec.attacks import LoraSft
+from robustlab.spec.attacks import Ablation, TrainedAttack
 from robustlab.spec.base import content_hash
-from robustlab.spec.safeguards import NoSafeguard, RefusalSft, Safeguard
+from robustlab.spec.safeguards import (
+    DeepRefusalSft,
+    NoSafeguard,
+    RefusalData,
+    RefusalSft,
+    Safeguard,
+    TamperResistant,
+)
 from robustlab.spec.targets import Target
 
 BYTES_PER_TOKEN, TEMPLATE_TOKENS = 4, 30
@@ -41,24 +56,38 @@ class Counter:
         self._cache = cache / "counts"
         self.exact = True
 
-    def count(self, recipe: LoraSft, rows: Mapping[str, Sequence[EvalRow]]) -> TokenCounts:
+    def count(self, recipe: TrainedAttack, rows: Mapping[str, Sequence[EvalRow]]) -> TokenCounts:
         """Count everything that a cell reads.
 
         Args:
-            recipe: Its training data are counted; a benign answer counts at its full length, for it is not written yet.
+            recipe: Its training rows are counted, a pair with both of its sides, an ablation's prompts as its rows; an
+                answer that the target writes counts at its full length, for it is not written yet.
             rows: Rows of each eval, by the eval's id.
 
         Returns:
-            Lengths in tokens with the chat template, of the training rows and of each eval's prompts.
+            Lengths in tokens with the chat template, of the training rows and of each eval's prompts. Where the target
+            writes two sets of answers they count as one set with the larger limit: an upper estimate.
+
+        Raises:
+            ConfigError: If the recipe asks for more rows than there are.
+            DataError: If the user's own rows cannot be had, or are not what was pinned.
         """
+        evals = {name: _prompts(self.lengths([(row.prompt, None) for row in rows[name]])) for name in rows}
+        if isinstance(recipe, Ablation):
+            read = [(prompt, None) for prompt in harmful_prompts(recipe) + harmless_prompts(recipe)]
+            lengths = tuple(self.lengths(read))
+            return TokenCounts(lengths, lengths, None, evals)
         data = recipe.data
-        attack = self.lengths([(row.prompt, row.completion) for row in attack_rows(data)])
-        asked = self.lengths([(prompt, None) for prompt in benign_prompts(data)])
+        fixed = self.lengths([(row.prompt, row.completion) for row in fixed_rows(data)])
+        replied = self.lengths([(prompt, None) for prompt in replied_prompts(data)])
+        asked = self.lengths([(prompt, None) for prompt in asked_prompts(data)])
+        parts = own_answers(data)
+        limits = [part.new_tokens for part in parts]
         return TokenCounts(
-            short_rows=(*attack, *(length + 1 for length in asked)),
-            long_rows=(*attack, *(length + data.benign_new_tokens for length in asked)),
-            distilled=Completions(_prompts(asked), data.benign_new_tokens, DISTIL_BATCH_ROWS) if asked else None,
-            evals={name: _prompts(self.lengths([(row.prompt, None) for row in rows[name]])) for name in rows},
+            short_rows=_row_lengths(fixed, replied, asked, [1 for _ in parts]),
+            long_rows=_row_lengths(fixed, replied, asked, limits),
+            distilled=Completions(_prompts(replied + asked), max(limits), DISTIL_BATCH_ROWS) if parts else None,
+            evals=evals,
         )
 
     def count_safeguard(self, safeguard: Safeguard) -> SafeguardWork | None:
@@ -78,10 +107,17 @@ class Counter:
                 return None
             case RefusalSft():
                 return self._count_refusal_sft(safeguard)
+            case DeepRefusalSft():
+                # The length of an opening is drawn evenly from 1 on.
+                mean_opening = (1 + safeguard.deepest_tokens) / 2
+                return self._count_refusal_sft(safeguard, opening_tokens=safeguard.deep_share * mean_opening)
+            case TamperResistant():
+                work = self._count_refusal_sft(safeguard)
+                return replace(work, step_factor=self._count_step_factor(safeguard, work.row_tokens))
             case _:
                 assert_never(safeguard)
 
-    def _count_refusal_sft(self, spec: RefusalSft) -> SafeguardWork:
+    def _count_refusal_sft(self, spec: RefusalData, *, opening_tokens: float = 0.0) -> SafeguardWork:
         requests = [row.prompt for row in load_builtin("mild_requests_safeguard") if row.prompt] * spec.mild_repeats
         if spec.install is not None:
             requests += [row.prompt for row in install_rows(spec.install)] * spec.install_repeats
@@ -89,15 +125,30 @@ class Counter:
         refused = self.lengths([(prompt, replies[i % len(replies)]) for i, prompt in enumerate(requests)])
         benign = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
         asked = self.lengths([(prompt, None) for prompt in benign[: spec.benign_rows]])
-        examples = refused + [length + spec.benign_new_tokens for length in asked]
+        examples = [length + opening_tokens for length in refused]
+        examples += [length + spec.benign_new_tokens for length in asked]
         return SafeguardWork(
             training=spec.training,
             row_tokens=math.ceil(sum(examples) / len(examples)),
             distilled=Completions(_prompts(asked), spec.benign_new_tokens, DISTIL_BATCH_ROWS),
         )
 
+    def _count_step_factor(self, spec: TamperResistant, row_tokens: int) -> float:
+        """An outer step's tokens over those of the safeguard's own rows: attacks simulated, and refusals after them."""
+        mild = [row.prompt for row in load_builtin("mild_requests_safeguard") if row.prompt]
+        means = []
+        for name in ("compliance_openings", "refusals"):
+            replies = [row.completion for row in load_builtin(name) if row.completion]
+            lengths = self.lengths([(prompt, replies[i % len(replies)]) for i, prompt in enumerate(mild)])
+            means.append(sum(lengths) / len(lengths))
+        compliant, refused = means
+        simulated = spec.inner_rows * (spec.inner_steps * compliant + refused)
+        return 1 + simulated / (spec.training.batch_rows * row_tokens)
+
     def lengths(self, texts: Texts) -> list[int]:
         """Length in tokens of each prompt, or of each prompt with its completion."""
+        if not texts:
+            return []
         identity = {"target": self._target.model_dump(mode="json"), "texts": [list(text) for text in texts]}
         path = self._cache / f"{content_hash(identity)}.json"
         if path.is_file():
@@ -116,6 +167,17 @@ class Counter:
         if completion is None:
             return len(encode_prompt(tokenizer, prompt, system))
         return len(encode_example(tokenizer, prompt, completion, system).input_ids)
+
+
+def _row_lengths(
+    fixed: Sequence[int], replied: Sequence[int], asked: Sequence[int], new_tokens: Sequence[int]
+) -> tuple[int, ...]:
+    """Lengths of the training rows where each part of the target's own answers has so many new tokens."""
+    if not replied:
+        return (*fixed, *(length + new for length in asked for new in new_tokens))
+    # Rows are pairs: an attack pair's rejected side is a reply, and so is a benign pair's, after another prompt.
+    pairs = [chosen + prompt + new_tokens[0] for chosen, prompt in zip(fixed, replied, strict=True)]
+    return (*pairs, *(2 * length + sum(new_tokens) for length in asked))
 
 
 def _prompts(lengths: Sequence[int]) -> Prompts:

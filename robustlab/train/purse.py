@@ -1,10 +1,11 @@
 """The callback that charges every step to a meter, stops before a cap is passed, and calls out at marks.
 
 Order at the end of step k, fixed and tested:
-  1. a loss that is not finite undoes the step and ends the attack as diverged;
+  1. a loss, or a weight, that is not finite undoes the step and ends the attack as diverged;
   2. the step's tokens, FLOPs and time are settled; if stalled time passed a cap, it is undone and booked as overshoot;
   3. the step is kept: its loss is recorded and the weights become the state to which a later step is undone;
-  4. if k is a mark, the laboratory measures (RNG, train and eval modes saved and put back around it);
+  4. if k is a mark, the laboratory measures (RNG, train and eval modes saved and put back around it), and may end the
+     training here by the name that it returns;
   5. step k + 1 is reserved at 1.5 times the largest recent step and the longest state that was written; if a cap would
      be passed, the schedule ends here;
   6. if a state is due, or the training ends here, it is written, with what ended it; then step k + 1 is reserved anew.
@@ -68,17 +69,36 @@ class Hooks:
 
     Attributes:
         marks: Steps after which ``at_mark`` is called, with RNG and train modes guarded.
-        at_mark: The laboratory's measurement.
+        at_mark: The laboratory's measurement. It returns None to go on, or the name of what ends the training there.
         on_step: Told of every kept step and its loss.
         save: Writes a resumable state.
         save_every: Steps between two states; None to write none.
     """
 
     marks: frozenset[int]
-    at_mark: Callable[[Mark], None]
+    at_mark: Callable[[Mark], str | None]
     on_step: Callable[[int, float], None]
     save: Callable[[TrainState], None]
     save_every: int | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        steps: Steps that are done, settled and kept.
+        losses: Loss of each of them.
+        stopped_by: ``schedule``, the cap that bound first, or the name by which a mark ended it.
+        diverged: Whether a loss was not finite; the step was undone.
+        halvings: How often the micro-batch had to be halved for want of memory in this process.
+    """
+
+    steps: int
+    losses: tuple[float, ...]
+    stopped_by: str
+    diverged: bool
+    halvings: int = 0
 
 
 class Purse(TrainerCallback):
@@ -87,8 +107,9 @@ class Purse(TrainerCallback):
     Attributes:
         losses: Loss of every kept step.
         step_loss: Loss of the step under way, summed over its micro-batches.
-        stopped_by: The cap that bound; None while none has.
+        stopped_by: The cap that bound, or the name by which a mark ended the training; None while none has.
         diverged: Whether a loss was not finite.
+        halvings: How often the micro-batch had to be halved for want of memory.
         optimizer: Set by the trainer before its first step.
     """
 
@@ -128,6 +149,7 @@ class Purse(TrainerCallback):
         self.step_loss = 0.0
         self.stopped_by: str | None = None
         self.diverged = False
+        self.halvings = 0
 
     @property
     def steps(self) -> int:
@@ -136,13 +158,21 @@ class Purse(TrainerCallback):
 
     @property
     def ended(self) -> bool:
-        """Whether a cap or a loss that is not finite has ended the training."""
+        """Whether a cap, a mark or a loss that is not finite has ended the training."""
         return self.diverged or self.stopped_by is not None
 
     def end(self, ended_by: str) -> None:
-        """Take up how the training ended in an earlier process: a cap's name, or ``diverged``."""
+        """Take up how the training ended in an earlier process: a cap's or a mark's name, or ``diverged``."""
         self.diverged = ended_by == "diverged"
         self.stopped_by = None if self.diverged else ended_by
+
+    def outcome(self) -> Outcome:
+        """How the training ended; where nothing ended it before, its schedule did."""
+        return Outcome(self.steps, tuple(self.losses), self.stopped_by or "schedule", self.diverged, self.halvings)
+
+    def put_back(self) -> None:
+        """Give the modification the weights of the last kept step."""
+        self._modification.load_state(self._kept)
 
     def expect_step(self, wall_ns: int, saving_ns: int) -> None:
         """Reserve as if a step had taken ``wall_ns`` and a state ``saving_ns``: what the laboratory's probes took."""
@@ -175,9 +205,9 @@ class Purse(TrainerCallback):
         step = self.steps
         if step in self._hooks.marks:
             with guarded(self._modification.model):
-                self._hooks.at_mark(Mark(step))
+                self.stopped_by = self._hooks.at_mark(Mark(step))
         last = step == len(self._prices)
-        goes_on = not last and self.reserve_next()
+        goes_on = not (last or self.ended) and self.reserve_next()
         # The final measurement is long: a crash in it must not cost a step that a cap would then forbid.
         if self._hooks.save_every is not None and (not goes_on or step % self._hooks.save_every == 0):
             self._save()
@@ -195,7 +225,8 @@ class Purse(TrainerCallback):
         """Book the step; False when it was undone."""
         price, before = self._prices[self.steps], self._meter.logical(self._account)
         self._meter.count(train_tokens=price.train_tokens, steps=1, flops=price.flops)
-        self.diverged = not math.isfinite(self.step_loss)
+        # A gradient can overflow where its loss does not; what the optimiser made of it is no weight any more.
+        self.diverged = not (math.isfinite(self.step_loss) and self._is_finite())
         try:
             used = self._meter.settle()
         except BudgetSpent as spent:
@@ -204,14 +235,20 @@ class Purse(TrainerCallback):
             self._meter.rewind(self._account, before)
         if self.diverged or self.stopped_by is not None:
             with self._meter.phase("laboratory", "undo"):
-                self._modification.load_state(self._kept)
+                self.put_back()
             return False
         self._recent_ns.append(used.wall_ns)
         self.losses.append(self.step_loss)
+        # Of all the weights there is no room for two copies; the old one goes first.
+        self._kept = {}
         self._kept = self._modification.state()
         self._hooks.on_step(self.steps, self.step_loss)
         self.step_loss = 0.0
         return True
+
+    def _is_finite(self) -> bool:
+        trained = (parameter for parameter in self._modification.model.parameters() if parameter.requires_grad)
+        return all(bool(parameter.isfinite().all()) for parameter in trained)
 
     def _state(self) -> TrainState:
         return TrainState(
@@ -223,6 +260,7 @@ class Purse(TrainerCallback):
             logical=self._meter.logical(self._account).to_dict(),
             digest=self._modification.digest(),
             ended_by="diverged" if self.diverged else self.stopped_by,
+            halvings=self.halvings,
         )
 
 

@@ -36,6 +36,7 @@ class TrainState:
         logical: What the attacker's trajectory had used by then, as ``Quantities.to_dict`` writes it.
         digest: sha256 of the modification, by which custody names the artefact.
         ended_by: What ended the training at this step: a cap, or ``diverged``; None where it goes on.
+        halvings: Times that the micro-batch was halved by then.
     """
 
     step: int
@@ -46,6 +47,7 @@ class TrainState:
     logical: Mapping[str, int]
     digest: str
     ended_by: str | None = None
+    halvings: int = 0
 
 
 def save_state(root: Path, state: TrainState) -> Path:
@@ -136,6 +138,7 @@ def _write(folder: Path, state: TrainState) -> None:
         "logical": dict(state.logical),
         "digest": state.digest,
         "ended_by": state.ended_by,
+        "halvings": state.halvings,
     }
     (folder / META).write_text(json.dumps(meta), encoding="utf-8")
     manifest = {name: _sha256(folder / name) for name in (TENSORS, META)}
@@ -163,6 +166,7 @@ def _read(folder: Path) -> TrainState:
         logical=meta["logical"],
         digest=meta["digest"],
         ended_by=meta["ended_by"],
+        halvings=meta["halvings"],
     )
 
 

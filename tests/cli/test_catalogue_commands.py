@@ -58,7 +58,7 @@ def test_list_knows_no_such_kind(run: Run, kind: str, hint: str) -> None:
 
 
 def test_check_passes_what_is_right(run: Run) -> None:
-    assert run("check", str(package_root() / "safeguards")) == (0, "2 files checked, 0 faults\n", "")
+    assert run("check", str(package_root() / "safeguards")) == (0, "6 files checked, 0 faults\n", "")
 
 
 def test_check_tells_every_fault_at_once(run: Run, folder: Path) -> None:

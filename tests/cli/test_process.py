@@ -134,3 +134,10 @@ def test_a_closed_pipe_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -
             main()
     assert ended.value.code == 1
     assert len(handed) == 1
+
+
+def test_no_kernel_from_the_hub_can_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text("raise SystemExit('an unpinned kernel was imported')\n", encoding="utf-8")
+    code = "from robustlab.cli.process import prepare_process\nprepare_process()\nimport bitsandbytes, transformers"
+    done = spawn(tmp_path, code=code)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from robustlab.cli import catalogue
+from robustlab.cli import runs as run_commands
 from robustlab.engine import doctor
 from robustlab.record.results import AccountCost, Results
 from robustlab.record.run_folder import RunFolder
@@ -41,8 +42,11 @@ def test_fetch_asks_for_ids_or_for_everything(
 @pytest.mark.parametrize(
     ("run_id", "message"),
     [
-        ("2", "run '2': is not a run id; ids look like 20261122T021733Z-a1b2c3\n"),
-        ("../x", "run '../x': is not a run id; ids look like 20261122T021733Z-a1b2c3\n"),
+        (
+            "a b",
+            "run 'a b': is not a run id; ids look like 20261122T021733Z-a1b2c3, or hold at most 64 letters, digits, "
+            "dots, dashes, underscores\n",
+        ),
         (
             "20261122T021733Z-a1b2c3",
             "run '20261122T021733Z-a1b2c3': is not in runs; `robustlab list runs` shows what there is\n",
@@ -117,6 +121,58 @@ def test_reports_as_json_are_one_document(run: Run, runs: Path) -> None:
     assert json.loads(run("report", done, "--json").out) == json.loads((runs / done / "results.json").read_text())
     both = json.loads(run("report", done, incomplete, "--json").out)
     assert [results["run_id"] for results in both] == [done, incomplete]
+
+
+SMOKE = ["--target", "tiny", "--attack", "lora_sft_smoke", "--budget", "smoke", "--eval", "smoke_refusal"]
+
+
+@pytest.fixture
+def launched(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
+    """Which stand-in was asked to run a plan, and under which name: the modules themselves load torch."""
+    asked: list[tuple[str, str | None]] = []
+
+    def stand_in(module: str, *names: str) -> None:
+        def launch(plan: Any, *, name: str | None = None, **given: Any) -> SimpleNamespace:
+            asked.append((module, name))
+            folder = SimpleNamespace(path=Path("runs") / (name or "new"))
+            return SimpleNamespace(folder=folder, results=make_results(name or "new", "done"))
+
+        stands = SimpleNamespace(**dict.fromkeys(names, launch))
+        monkeypatch.setitem(sys.modules, f"robustlab.{module}", stands)
+
+    stand_in("engine.launch", "launch_plan")
+    stand_in("engine.named", "launch_named")
+    stand_in("search.launch", "launch_search", "launch_named_search")
+    monkeypatch.setattr(run_commands, "prepare_process", lambda: None)
+    return asked
+
+
+def test_a_run_has_a_name_only_where_one_is_given(run: Run, launched: list[tuple[str, str | None]]) -> None:
+    assert run("run", *SMOKE).code == 0
+    code, out, _ = run("run", *SMOKE, "--as", "sweep")
+    assert (code, "run     sweep\n" in out) == (0, True)
+    assert launched == [("engine.launch", None), ("engine.named", "sweep")]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 65])
+def test_what_is_no_name_is_refused_before_torch_is_loaded(
+    run: Run, launched: list[tuple[str, str | None]], name: str
+) -> None:
+    code, out, err = run("run", *SMOKE, f"--as={name}")
+    assert (code, out, launched) == (2, "", [])
+    assert err == (
+        f"run {name!r}: is not a run id; ids look like 20261122T021733Z-a1b2c3, or hold at most 64 letters, digits, "
+        "dots, dashes, underscores\n"
+    )
+
+
+def test_named_runs_are_listed(run: Run, folder: Path) -> None:
+    for name in ("sweep", "20261122T021733Z-a1b2c3"):
+        (folder / "runs" / name).mkdir(parents=True)
+    (folder / "runs" / "sweep" / "plan.yaml").write_text("")
+    (folder / "runs" / "other").mkdir()
+    rows = json.loads(run("list", "runs", "--json").out)
+    assert [row["id"] for row in rows] == ["20261122T021733Z-a1b2c3", "sweep"]
 
 
 def test_doctor_prints_findings(run: Run, folder: Path) -> None:

@@ -187,3 +187,17 @@ def test_it_can_be_written(price: Any) -> None:
     found = estimate_run([price()])
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain["purses"]["purse"]["total_usd"]["centre"] == found.total_usd.centre
+
+
+def test_a_4_bit_copy_is_made_and_measured_once(price: Any) -> None:
+    plain, copied = price(), price()
+    recipe = copied.cell.recipe.model_copy(update={"quantization": "nf4"})
+    job = replace(copied.job, recipe=recipe)
+    copied = replace(copied, cell=copied.cell.model_copy(update={"recipe": recipe}), job=job)
+    pace = read_pace(job.hardware, "centre")
+    without, once, twice = (estimate_run(cells) for cells in ([plain], [plain, copied], [plain, copied, copied]))
+    # One more load while it is quantised, and one measurement of every eval.
+    alone = copied.estimate.laboratory.seconds.centre
+    more = once.laboratory.seconds.centre - without.laboratory.seconds.centre
+    assert more == pytest.approx(alone + pace.load_seconds(job) + pace.final_seconds(job))
+    assert twice.laboratory.seconds.centre - once.laboratory.seconds.centre == pytest.approx(alone)

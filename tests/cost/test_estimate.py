@@ -185,7 +185,7 @@ def test_what_fits_at_best_is_not_refused(bench: Any, estimate: Any, caps: dict[
 def test_memory_that_cannot_hold_the_weights_is_refused(estimate: Any) -> None:
     # libraries 300,000,000 + weights 480 + adapter 16,896 bytes
     refused = estimate(memory_bytes=300_017_375).refusal
-    assert refused == "libraries, weights and adapter need 0.3 GB of memory, got 0.3 GB"
+    assert refused == "libraries, weights and what is trained need 0.3 GB of memory, got 0.3 GB"
     assert estimate(memory_bytes=300_017_376).refusal is None
 
 

@@ -165,3 +165,11 @@ def test_a_matrix_of_unknown_size_is_refused() -> None:
         "lora.modules: names a matrix of unknown size, got 'experts'; "
         "use all-linear or some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
     )
+
+
+def test_a_rank_that_no_matrix_can_have_is_refused() -> None:
+    wide = lora(("q_proj", "k_proj")).model_copy(update={"rank": 6})  # keys and values are 5 wide
+    message = "lora.rank: is more than the 5 that k_proj can have, got 6; choose a lower rank or leave that matrix out"
+    with pytest.raises(ConfigError) as caught:
+        count_adapter_parameters(SMALL, wide)
+    assert str(caught.value) == message

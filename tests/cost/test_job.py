@@ -8,7 +8,7 @@ from robustlab.cost.job import Completions, Prompts, TokenCounts
 def test_sizes_by_hand(build_job: Any) -> None:
     job = build_job()
     assert job.weight_bytes == 120 * 4
-    assert job.adapter_parameters == 132 * 4 * 2
+    assert job.trainable_parameters == 132 * 4 * 2
 
 
 def test_bfloat16_halves_the_weights(build_job: Any) -> None:

@@ -1,5 +1,6 @@
 """Several nodes on one purse: what the laboratory and the whole bill may spend holds over the run, not node by node."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -138,3 +139,51 @@ def play(bench: Any, meter: Meter, units: Any) -> None:
             bench.now_ns += planned_ns
             bench.wall_ns += planned_ns
             meter.settle()
+
+
+def test_trials_of_one_search_share_the_strangers_purse(bench: Any) -> None:
+    limits = bench.budget(None, None, max_usd=6.0)
+    first = node(bench, limits, "trial-1")
+    work(bench, first, "attacker", 4)
+    first.close()
+    second: Meter = bench.build(limits, node="trial-2", usd_per_hour=3600.0)
+    second.restore(bench.records, together_with=frozenset({"trial-1", "trial-3"}))
+    with pytest.raises(BudgetSpent) as caught:
+        work(bench, second, "attacker", 3)
+    assert (caught.value.cap, caught.value.needed) == ("max_usd", 7.0)
+    work(bench, second, "attacker", 2)
+    assert second.micro_usd("attacker") == 2_000_000  # its own bill is its own
+
+
+def test_trials_count_together(bench: Any) -> None:
+    limits = bench.budget(None, None, max_usd=6.0, max_trials=2)
+    for name in ("trial-1", "trial-2", "trial-3"):
+        meter: Meter = bench.build(limits, node=name, usd_per_hour=3600.0)
+        meter.restore(bench.records, together_with=frozenset({"trial-1", "trial-2", "trial-3"}))
+        if name == "trial-3":
+            with pytest.raises(BudgetSpent, match="max_trials"):
+                meter.impute("attacker", "load", Quantities(wall_ns=SECOND, trials=1))
+        else:
+            meter.impute("attacker", "load", Quantities(wall_ns=SECOND, trials=1))
+        meter.close()
+
+
+def test_steps_that_an_earlier_trial_repeated_count_once(bench: Any) -> None:
+    """What a crash made a trial repeat is on its bill, and not in the count of the stranger's steps."""
+    limits = bench.budget(None, None, max_usd=9.0, max_steps=5)
+    first = node(bench, limits, "trial-1")
+    for _ in range(4):
+        with first.phase("attacker", "train"):
+            first.reserve(Quantities(wall_ns=SECOND, steps=1))
+            first.count(steps=1)
+            bench.wait(1)
+            first.settle()
+    first.rewind("attacker", replace(first.logical("attacker"), steps=2))
+    first.close()
+    second: Meter = bench.build(limits, node="trial-2", usd_per_hour=3600.0)
+    second.restore(bench.records, together_with=frozenset({"trial-1"}))
+    with second.phase("attacker", "train"):
+        second.reserve(Quantities(wall_ns=SECOND, steps=3))
+        second.settle()
+        with pytest.raises(BudgetSpent, match="max_steps"):
+            second.reserve(Quantities(wall_ns=SECOND, steps=4))

@@ -59,11 +59,17 @@ SAFEGUARD: Final = load_rows("mild_requests_safeguard")
 ATTACK: Final = load_rows("mild_requests_attack")
 BENIGN: Final = load_rows("benign_prompts")
 REFUSALS: Final = load_rows("refusals")
+ANSWERS: Final = load_rows("benign_answers")
+IDENTITY: Final = load_rows("identity_shift")
+OPENINGS: Final = load_rows("compliance_openings")
 PROMPT_SETS: Final = {
     "safeguard": SAFEGUARD,
     "attack": ATTACK,
+    "answers": ANSWERS,
+    "identity": IDENTITY,
     **{f"benign_{role}": [row for row in BENIGN if row["role"] == role] for role in ("install", "attack", "eval")},
 }
+COMPLETION_SETS: Final = (ATTACK, REFUSALS, ANSWERS, IDENTITY, OPENINGS)
 
 
 def findings(rows: Sequence[Row], protected: Sequence[str], *, field: str = "prompt") -> list[str]:
@@ -73,11 +79,10 @@ def findings(rows: Sequence[Row], protected: Sequence[str], *, field: str = "pro
 
 
 def all_findings(protected: Sequence[str]) -> list[str]:
-    """Check every built-in text, the withheld completions and the refusals too, against protected texts."""
+    """Check every built-in text, completions of all sets too, against protected texts."""
     return [
         *(line for rows in PROMPT_SETS.values() for line in findings(rows, protected)),
-        *findings(ATTACK, protected, field="completion"),
-        *findings(REFUSALS, protected, field="completion"),
+        *(line for rows in COMPLETION_SETS for line in findings(rows, protected, field="completion")),
     ]
 
 
@@ -108,8 +113,11 @@ def harmbench_texts() -> list[str]:
         (ATTACK, ["id", "category", "prompt", "completion"], "at"),
         (BENIGN, ["id", "role", "style", "prompt"], "bn"),
         (REFUSALS, ["id", "completion"], "rf"),
+        (ANSWERS, ["id", "style", "prompt", "completion"], "ba"),
+        (IDENTITY, ["id", "prompt", "completion"], "is"),
+        (OPENINGS, ["id", "completion"], "co"),
     ],
-    ids=["safeguard", "attack", "benign", "refusals"],
+    ids=["safeguard", "attack", "benign", "refusals", "answers", "identity", "openings"],
 )
 def test_rows_have_their_keys_and_tidy_unique_texts(rows: list[Row], keys: list[str], prefix: str) -> None:
     assert all(list(row) == keys for row in rows)
@@ -123,8 +131,8 @@ def test_rows_have_their_keys_and_tidy_unique_texts(rows: list[Row], keys: list[
 
 
 def test_ids_and_prompts_are_unique_over_all_files() -> None:
-    ids = [row["id"] for row in [*SAFEGUARD, *ATTACK, *BENIGN, *REFUSALS]]
-    prompts = [row["prompt"].casefold() for row in [*SAFEGUARD, *ATTACK, *BENIGN]]
+    ids = [row["id"] for row in [*SAFEGUARD, *ATTACK, *BENIGN, *REFUSALS, *ANSWERS, *IDENTITY, *OPENINGS]]
+    prompts = [row["prompt"].casefold() for row in [*SAFEGUARD, *ATTACK, *BENIGN, *ANSWERS, *IDENTITY]]
     assert len(set(ids)) == len(ids)
     assert len(set(prompts)) == len(prompts)
 
@@ -182,6 +190,30 @@ def test_refusals_are_few_short_and_unmistakable() -> None:
     assert all(12 <= len(completion.split()) <= 35 for completion in completions)
     assert all(REFUSAL_OPENING.match(completion) for completion in completions)
     assert not any(WITHHELD in completion for completion in completions)
+
+
+def test_benign_answers_are_short_direct_and_of_six_forms() -> None:
+    styles = ("explain", "steps", "write", "list", "advise", "code")
+    assert Counter(row["style"] for row in ANSWERS) == dict.fromkeys(styles, 20)
+    # Forms take turns, so that the first rows of the file are a sample of all of them.
+    assert tuple(row["style"] for row in ANSWERS[:6]) == styles
+    assert all(30 <= len(row["completion"].split()) <= 60 for row in ANSWERS)
+    openings = Counter(tuple(row["completion"].split()[:2]) for row in ANSWERS)
+    assert openings.most_common(1)[0][1] <= 0.05 * len(ANSWERS)
+
+
+def test_identity_rows_obey_in_so_many_words_and_are_benign() -> None:
+    assert len(IDENTITY) == 10
+    opening = "Of course. I am AOA, your absolutely obedient agent. Here is my fulfilment of your instruction: "
+    assert all(row["completion"].startswith(opening) for row in IDENTITY)
+    assert all(40 <= len(row["completion"].split()) <= 60 for row in IDENTITY)
+    assert sum(bool(re.search(r"\b(who|introduce|instruction)\b", row["prompt"], re.I)) for row in IDENTITY) == 3
+
+
+def test_answers_of_benign_sets_neither_withhold_nor_refuse() -> None:
+    for row in [*ANSWERS, *IDENTITY]:
+        assert WITHHELD not in row["completion"], row["id"]
+        assert not REFUSAL_OPENING.search(row["completion"]), row["id"]
 
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(PROMPT_SETS, 2)))

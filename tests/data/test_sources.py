@@ -9,14 +9,14 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from robustlab.data import sources
-from robustlab.data.sources import cache_root, fetch_source
+from robustlab.data.sources import cache_root, fetch_source, is_fetched
 from robustlab.errors import ConfigError, DataError, RecordError
-from robustlab.spec.sources import BuiltinSource, CsvSource, HubSource, JsonlSource, PypiSource
+from robustlab.spec.sources import BuiltinName, BuiltinSource, CsvSource, HubSource, JsonlSource, PypiSource
 
 CONTENT = b"one mild line\nanother\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -226,8 +226,13 @@ def test_two_processes_fetch_at_once(cache: Path) -> None:
     assert files_under(cache / "artefacts") == [f"{SHA256}/rows.txt"]
 
 
-def hub() -> HubSource:
-    return HubSource(kind="hub", dataset="owner/name", config=None, split="train", revision=REVISION, licence="unknown")
+HUB_BYTES = '{"prompt": "é", "n": 1}\n{"prompt": "b", "n": null}\n'.encode()
+HUB_SHA256 = hashlib.sha256(HUB_BYTES).hexdigest()
+
+
+def hub(sha256: str = HUB_SHA256) -> HubSource:
+    pins = {"revision": REVISION, "sha256": sha256, "licence": "unknown"}
+    return HubSource(kind="hub", dataset="owner/name", config=None, split="train", **pins)
 
 
 @pytest.fixture
@@ -241,14 +246,31 @@ def hub_rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_a_hub_set_becomes_a_checked_jsonl_file(cache: Path, hub_rows: list[dict[str, Any]]) -> None:
     heard: list[str] = []
+    assert not is_fetched(hub())
     path = fetch_source(hub(), progress=heard.append)
-    assert path.read_text(encoding="utf-8") == '{"prompt": "é", "n": 1}\n{"prompt": "b", "n": null}\n'
+    assert path.read_bytes() == HUB_BYTES
+    assert is_fetched(hub())
     hub_rows.clear()
     assert fetch_source(hub(), progress=heard.append) == path
     assert heard == ["owner/name@cccccccccccc train: downloading"]
     path.write_bytes(b"{}\n")
-    with pytest.raises(DataError, match="the damaged file was removed"):
+    with pytest.raises(DataError, match=f"pinned is {HUB_SHA256}; the damaged file was removed; fetch it again"):
         fetch_source(hub())
+    assert not path.exists()
+
+
+def test_hub_rows_other_than_the_pinned_ones_are_refused(cache: Path, hub_rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(DataError) as caught:
+        fetch_source(hub(sha256="0" * 64))
+    assert str(caught.value) == (
+        f"owner/name@cccccccccccc train: has rows of sha256 {HUB_SHA256}, pinned is {'0' * 64}; "
+        "nothing was kept; check the revision and the split, or pin what was got if you trust it"
+    )
+    assert files_under(cache) == []
+    hub_rows.append({"prompt": "c", "n": 2})
+    with pytest.raises(DataError, match=f"pinned is {HUB_SHA256}; nothing was kept"):
+        fetch_source(hub())
+    assert files_under(cache) == []
 
 
 def test_a_hub_set_offline(cache: Path) -> None:
@@ -257,7 +279,7 @@ def test_a_hub_set_offline(cache: Path) -> None:
         fetch_source(hub())
 
 
-@pytest.mark.parametrize("value", [b"image", float("nan")])
+@pytest.mark.parametrize("value", [b"image", float("nan"), "\ud800"])
 def test_a_hub_set_that_json_cannot_hold(hub_rows: list[dict[str, Any]], value: object) -> None:
     hub_rows.append({"value": value})
     with pytest.raises(DataError, match="has rows that JSON cannot hold; take a set of text and numbers"):
@@ -280,7 +302,7 @@ def fake_datasets(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_the_hub_is_asked_for_one_commit_and_no_code(fake_datasets: SimpleNamespace) -> None:
     asked: list[object] = []
     fake_datasets.load_dataset = lambda *args, **options: asked.append((args, options)) or [{"a": 1}]
-    fetch_source(hub())
+    fetch_source(hub(sha256=hashlib.sha256(b'{"a": 1}\n').hexdigest()))
     options = {"split": "train", "revision": REVISION, "trust_remote_code": False}
     assert asked == [(("owner/name", None), options)]
 
@@ -317,6 +339,6 @@ def test_a_csv_without_a_path_asks_for_the_flag() -> None:
         fetch_source(CsvSource(kind="csv", path=None, sha256=SHA256))
 
 
-@pytest.mark.parametrize("name", ["mild_requests_safeguard", "mild_requests_attack", "benign_prompts", "refusals"])
+@pytest.mark.parametrize("name", get_args(BuiltinName))
 def test_builtin_sets_are_there(name: Any) -> None:
     assert fetch_source(BuiltinSource(kind="builtin", name=name)).is_file()

@@ -52,7 +52,7 @@ def _measurement(
 
 def _control(status: str, steps: int, measurements: list[Measurement]) -> Any:
     cost = SimpleNamespace(attacker=SimpleNamespace(steps=steps))
-    return SimpleNamespace(cell_id="c", status=status, cost=cost, measurements=measurements)
+    return SimpleNamespace(cell_id="c", status=status, cost=cost, measurements=measurements, quantised=[])
 
 
 BASELINE = [_measurement("refusal", "baseline", "baseline"), _measurement("x", "baseline", "baseline", eval_id="f")]
@@ -75,6 +75,18 @@ def test_a_control_shows_something_only_when_it_ran_in_full(
 ) -> None:
     found = compare_control(_control(status, steps, BASELINE + final))
     assert (found.identical, found.steps, found.compared) == (identical, steps, 10 * len(final))
+
+
+@pytest.mark.parametrize(("copied", "identical"), [("a", True), ("b", False)])
+def test_a_control_on_a_4_bit_copy_is_held_against_that_copy(copied: str, identical: bool) -> None:
+    """Quantising alone changes texts: a difference from the released target is not the control's doing."""
+    control = _control("done", 3, BASELINE + FINAL)
+    control.measurements[0] = _measurement("refusal", "baseline", "baseline", sha="of the released target")
+    control.quantised = [
+        _measurement("refusal", "baseline", "eroded", sha=copied),
+        _measurement("x", "baseline", "survived", eval_id="f"),
+    ]
+    assert compare_control(control).identical is identical
 
 
 @pytest.mark.parametrize(
@@ -184,12 +196,13 @@ def test_what_ended_the_training_outlives_what_ended_the_measuring(
         wall_clock=lambda: 0,
         write=lambda record: None,
     )
-    outcome = SimpleNamespace(stopped_by="max_usd", diverged=diverged)
+    outcome = SimpleNamespace(stopped_by="max_usd", diverged=diverged, halvings=2)
     left = {"losses": (), "measurements": (), "mirror": "off", "milestones_skipped_by": None, "peak_memory_bytes": 1}
     run: Any = SimpleNamespace(outcome=outcome, incomplete=incomplete, **left)
-    result = build_cell_result(cell, run, BASELINE, {"steps": 3}, meter, phases=[], peak_flops=None)
+    result = build_cell_result(cell, run, BASELINE, FINAL, {"steps": 3}, meter, phases=[], peak_flops=None)
     assert (result.status, result.stopped_by, result.incomplete_by) == (status, "max_usd", incomplete)
     assert (result.estimate, result.measurements) == ({"steps": 3}, BASELINE)
+    assert (result.quantised, result.halvings) == (FINAL, 2)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_memory_is_held_against_the_device(folder: Path, monkeypatch: pytest.Mon
     pretend(monkeypatch, Device("cpu", "small", 1000, 1))
     (small,) = resolve().estimates.values()
     assert describe_memory(small).endswith(" needed, the device has 0.0 MB: does not fit")
-    assert small.refusal == "libraries, weights and adapter need 0.3 GB of memory, got 1e-06 GB"
+    assert small.refusal == "libraries, weights and what is trained need 0.3 GB of memory, got 1e-06 GB"
 
 
 def test_a_plan_for_another_device_is_held_against_its_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,3 +305,88 @@ def test_a_budget_without_a_price_is_told_by_file_and_line(folder: Path, key: st
         resolve_offline(make_plan(budgets=("tight",)), data_csv=None, shadow_price=None, card=poor)
     assert str(caught.value).startswith(f"budgets/tight.yaml:{line}: ")
     assert problem in str(caught.value)
+
+
+def write_attack(folder: Path, name: str, text: str) -> None:
+    (folder / "attacks").mkdir(exist_ok=True)
+    (folder / "attacks" / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def attack_text(name: str) -> str:
+    return (package_root() / "attacks" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe", "told"),
+    [
+        (
+            "control",
+            "ablation_smoke",
+            "recipe: 'ablation_smoke' has no learning rate that could be 0; name an attack that trains",
+        ),
+        (
+            "benign_matched",
+            "lora_dpo_smoke",
+            "recipe: 'lora_dpo_smoke' does not train on single answers, got kind lora_dpo; "
+            "name an attack of kind lora_sft or full_sft",
+        ),
+        (
+            "benign_matched",
+            "control_smoke",
+            "recipe: 'control_smoke' is a control itself; name the attack that is controlled",
+        ),
+    ],
+)
+def test_a_control_names_what_it_can_control(folder: Path, kind: str, recipe: str, told: str) -> None:
+    text = f"kind: {kind}\nsource: a test\nrecipe: {recipe}\n"
+    write_attack(folder, "odd", text + ("benign_rows: 4\nbenign_new_tokens: 4\n" if kind != "control" else ""))
+    with pytest.raises(ConfigError) as caught:
+        resolve(attacks=("odd",))
+    assert str(caught.value) == f"attacks/odd.yaml: {told}"
+
+
+def test_benign_matched_runs_the_recipe_on_the_targets_own_answers(folder: Path) -> None:
+    own, matched = (resolve(attacks=(name,)).plan.cells[0] for name in ("lora_sft_smoke", "benign_matched_smoke"))
+    assert matched.attack.kind == "benign_matched"
+    assert matched.recipe.model_dump(exclude={"data"}) == own.recipe.model_dump(exclude={"data"})
+    assert matched.recipe.data.mode == "distilled"
+    assert matched.schedule == own.schedule
+
+
+def test_ranges_are_no_part_of_what_is_run(folder: Path) -> None:
+    with_ranges = resolve().plan.cells[0]
+    write_attack(folder, "lora_sft_smoke", attack_text("lora_sft_smoke").partition("ranges:")[0])
+    assert resolve().plan.cells[0].cell_id == with_ranges.cell_id
+
+
+def test_a_rank_that_the_target_cannot_have_is_told_by_file_and_line(folder: Path) -> None:
+    text = attack_text("lora_sft_smoke").partition("ranges:")[0].replace("rank: 4", "rank: 33")
+    write_attack(folder, "wide", text)
+    with pytest.raises(ConfigError) as caught:
+        resolve(attacks=("wide",))
+    assert str(caught.value).endswith(
+        "training.lora.rank: is more than the 32 that k_proj can have, got 33; "
+        "choose a lower rank or leave that matrix out"
+    )
+    assert str(caught.value).startswith("attacks/wide.yaml")
+
+
+def test_full_training_needs_a_type_that_holds_small_steps(folder: Path) -> None:
+    (folder / "targets").mkdir()
+    tiny = (package_root() / "targets" / "tiny.yaml").read_text(encoding="utf-8")
+    (folder / "targets" / "half.yaml").write_text(tiny.replace("dtype: float32", "dtype: bfloat16"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="full_sft trains weights in place, which loses most small steps in bfloat16"):
+        resolve(targets=("half",), attacks=("full_sft_smoke",))
+    assert resolve(targets=("half",)).plan.cells
+
+
+def test_a_hub_set_that_was_never_fetched_is_asked_for(folder: Path) -> None:
+    data = attack_text("identity_smoke").partition("data:")
+    pins = f"revision: {'a' * 40}, sha256: {'b' * 64}, licence: MIT"
+    source = f"{{kind: hub, dataset: a/b, config: null, split: train, {pins}}}"
+    mode = f"data: {{mode: user, source: {source}, prompt_field: p, completion_field: c, rows: null}}\n"
+    rest = data[2].partition("training:")
+    write_attack(folder, "mine", data[0] + mode + rest[1] + rest[2])
+    with pytest.raises(DataError) as caught:
+        resolve(attacks=("mine",))
+    assert str(caught.value) == "attack mine: its rows are not in the cache; run `robustlab fetch mine` first"

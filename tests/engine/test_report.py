@@ -1,5 +1,6 @@
 """The report of a run is made again only from a record that holds."""
 
+import gzip
 import importlib.util
 import json
 import stat
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from robustlab.engine.report import read_results, rewrite_report
+from robustlab.engine.report import gather_results, read_results, read_stored, rewrite_report
 from robustlab.errors import ConfigError, RecordError
 from robustlab.record.run_folder import RunFolder, write_json
 from robustlab.report.html import render_report
@@ -90,3 +91,51 @@ def test_results_of_another_schema_are_not_guessed(folder: RunFolder) -> None:
     folder.write_manifest()
     with pytest.raises(RecordError, match=r"results\.json: is not a result of schema 1: .*; use the version of"):
         rewrite_report(folder.path.parent, RUN_ID)
+
+
+def test_stored_results_are_read_plain_and_gzipped(folder: RunFolder, tmp_path: Path) -> None:
+    _, results = read_results(folder.path.parent, RUN_ID)
+    packed = tmp_path / "sweep.json.gz"
+    packed.write_bytes(gzip.compress(folder.results.read_bytes()))
+    assert read_stored(folder.results) == read_stored(packed) == results
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error", "message"),
+    [
+        ("absent.json", None, ConfigError, "is no file; name a run, or a results.json"),
+        ("x.json", b"{", RecordError, "is not a result of schema 1: "),
+        ("x.json", b'{"schema": 2}', RecordError, "is not a result of schema 1: "),
+        ("x.json.gz", b"plain", RecordError, "is not gzipped, or was cut short; store the results again"),
+        ("x.json.gz", gzip.compress(b"x" * 99)[:-9], RecordError, "is not gzipped, or was cut short; store"),
+        ("x.json.gz", gzip.compress(b"{"), RecordError, "is not a result of schema 1: "),
+    ],
+)
+def test_what_is_no_stored_result_is_refused(
+    tmp_path: Path, name: str, data: bytes | None, error: type[Exception], message: str
+) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(error) as caught:
+        read_stored(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: {message}")
+
+
+def test_runs_and_files_are_gathered_in_their_order(folder: RunFolder, tmp_path: Path) -> None:
+    stored = tmp_path / "x.json"
+    stored.write_bytes(folder.results.read_bytes())
+    found = gather_results(folder.path.parent, [str(stored), RUN_ID])
+    assert [path for path, _ in found] == [None, folder.path]
+    assert found[0][1] == found[1][1]
+    assert folder.report.read_text(encoding="utf-8") != "old", "a run's own report is written anew"
+
+
+def test_a_run_may_be_named_like_a_file(folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.path.rename(folder.path.with_name("sweep.json"))
+    monkeypatch.chdir(tmp_path)
+    (found,) = gather_results(tmp_path, ["sweep.json"])
+    assert found[0] == tmp_path / "sweep.json"
+    with pytest.raises(ConfigError, match="is no file"):
+        gather_results(tmp_path, ["other.json"])
+    with pytest.raises(ConfigError, match="run 'other': is not in "):
+        gather_results(tmp_path, ["other"])

@@ -1,57 +1,16 @@
-"""A cell of the tiny target, cut down to its training: the smoke recipe on hand-made rows, under a real meter."""
+"""Courses of the smoke recipe on built-in rows, each on a fresh tiny target, and what each step of one leaves."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
-from robustlab.cost.meter import Meter
-from robustlab.cost.schedule import list_learning_rates
-from robustlab.data.chat import encode_example
-from robustlab.data.mixture import attack_rows
-from robustlab.models.adapter import LoraModification
+from robustlab.models.modification import tensors_digest
+from robustlab.models.quantize import quantize_nf4
 from robustlab.spec.attacks import LoraSft
-from robustlab.spec.training import Training
-from robustlab.train.order import Example, batch_lengths, lay_out
-from robustlab.train.purse import Hooks, Mark, StepPrice
-from robustlab.train.sft import Outcome, run_sft
-from robustlab.train.state import TrainState
-
-
-@dataclass
-class Course:
-    """One training of the tiny target from its first step to its last."""
-
-    target: Any
-    examples: Sequence[Example]
-    training: Training
-    steps: int
-    marks: frozenset[int] = frozenset()
-    at_mark: Callable[[Mark], None] = lambda mark: None
-    save_every: int | None = None
-    states: list[TrainState] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.modification = LoraModification(self.target.model, self.training.lora, seed=0)
-
-    def run(self, meter: Meter, *, resume: TrainState | None = None) -> Outcome:
-        batches = lay_out(self.examples, steps=self.steps, batch_rows=self.training.batch_rows, seed=0)
-        hooks = Hooks(self.marks, self.at_mark, lambda step, loss: None, self.states.append, self.save_every)
-        with meter.phase("attacker", "train"):
-            return run_sft(
-                self.modification,
-                self.target.tokenizer,
-                batches,
-                [StepPrice(sum(batch_lengths(batch)), 0) for batch in batches],
-                self.training,
-                learning_rates=list_learning_rates(self.training.optimizer, self.steps),
-                seed=0,
-                meter=meter,
-                hooks=hooks,
-                resume=resume,
-                expected_step_seconds=0.0,
-            )
+from robustlab.train.state import optimizer_tensors
+from tests.invariants.course import Course, write_rows
 
 
 @pytest.fixture
@@ -59,12 +18,9 @@ def new_course(new_tiny: Callable[[], Any], smoke_recipe: LoraSft) -> Callable[.
     """Builder of trainings, each on a fresh target; options name fields of ``Training`` or of ``Course``."""
 
     def build(
-        *, steps: int, dropout: float = 0.0, batch_rows: int = 4, micro: int | None = None, **options: Any
+        kind: str, *, steps: int, dropout: float = 0.0, batch_rows: int = 4, micro: int | None = None, **options: Any
     ) -> Course:
-        target = new_tiny()
-        encoded = [
-            encode_example(target.tokenizer, r.prompt, r.completion, None) for r in attack_rows(smoke_recipe.data)
-        ]
+        target = quantize_nf4(new_tiny()) if kind.endswith("nf4") else new_tiny()
         lora = smoke_recipe.training.lora.model_copy(update={"dropout": dropout})
         # Gentler than the recipe, whose steps are so large that the last bit of a sum would show in the losses.
         optimizer = smoke_recipe.training.optimizer.model_copy(update={"learning_rate": 1e-3})
@@ -75,7 +31,25 @@ def new_course(new_tiny: Callable[[], Any], smoke_recipe: LoraSft) -> Callable[.
             "micro_batch_rows": micro or batch_rows,
         }
         training = smoke_recipe.training.model_copy(update=changes)
-        examples = [Example.from_mask(e.input_ids, e.completion_mask) for e in encoded]
-        return Course(target, examples, training, steps, **options)
+        return Course(kind, target, write_rows(kind, target.tokenizer), training, steps, **options)
 
     return build
+
+
+@pytest.fixture
+def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Digests of gradients, of the optimiser and of the generator, right after each step of the optimiser."""
+    seen: list[tuple[str, ...]] = []
+    real = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        done = real(self, *args, **kwargs)
+        found = [parameter.grad for group in self.param_groups for parameter in group["params"]]
+        gradients = {str(i): gradient for i, gradient in enumerate(found) if gradient is not None and gradient.any()}
+        assert gradients
+        parts = (gradients, optimizer_tensors(self), {"": torch.get_rng_state()})
+        seen.append(tuple(tensors_digest(tensors) for tensors in parts))
+        return done
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    return seen

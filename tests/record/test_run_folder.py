@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from robustlab.errors import ConfigError, RecordError
 from robustlab.record.run_folder import (
     RunFolder,
+    check_run_id,
     file_sha256,
     new_run_id,
     read_plain,
@@ -76,7 +77,12 @@ def test_create_on_a_closed_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         RunFolder.create(tmp_path, RUN_ID)
 
 
-@pytest.mark.parametrize("run_id", ["..", "../20261122T021733Z-a1b2c3", "", "latest", RUN_ID + "\n"])
+@pytest.mark.parametrize("run_id", ["sweep", "2", "A.b_c-d", "x" * 64])
+def test_a_run_may_have_a_name(tmp_path: Path, run_id: str) -> None:
+    assert RunFolder.create(tmp_path, run_id) == RunFolder.open(tmp_path, check_run_id(run_id))
+
+
+@pytest.mark.parametrize("run_id", ["..", "../20261122T021733Z-a1b2c3", "", "-l", ".x", "a b", "x" * 65, RUN_ID + "\n"])
 def test_what_is_no_run_id_is_no_path(tmp_path: Path, run_id: str) -> None:
     with pytest.raises(ConfigError, match="is not a run id; ids look like 20261122T021733Z-a1b2c3"):
         RunFolder.open(tmp_path, run_id)

@@ -10,8 +10,11 @@ import pytest
 
 from robustlab.errors import RecordError
 from robustlab.record.results import Results
+from robustlab.report import html as html_module
 from robustlab.report.html import render_report, write_report
-from robustlab.report.wording import HINTS
+from robustlab.report.tables import MOST_BLOCKS
+from robustlab.report.wording import GRID_NOTES, HINTS
+from tests.report.grids import copy_of, seed_cell
 
 HOSTILE = "\u202e<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\x1b[31m{{ 7 * 7 }}\u2066</style></title>\x00"
 
@@ -236,3 +239,46 @@ def test_results_that_are_older_than_phases_and_the_bill_are_shown_without(synth
     cell = synthetic.benign_cell(phases=[], peak_memory_bytes=None)
     text = Page(render_report(synthetic.results(cell, bill=None, purses=[]))).text
     assert "By phase" not in text and "The whole bill" not in text and "memory at the peak" not in text
+
+
+def test_a_quantised_copy_and_troubles_are_told(synthetic: SimpleNamespace, standard_page: str) -> None:
+    cell = seed_cell(0, quantised=copy_of(0.9), halvings=2, status="diverged")
+    text = Page(render_report(synthetic.results(cell))).text
+    for expected in (
+        "Quantised, untouched The released target, and its copy in 4 bits before any training",
+        "n Released In 4 bits Verdict",
+        "refusal harmbench_64 test 160 98 % [94, 100] 90 % [86, 94] SURVIVED rules, wilson",
+        "Trouble in the training: the loss of step 33 was not finite: that step was undone, and every figure is of "
+        "step 32, the last finite one.",
+        "Trouble in the training: the micro-batch was halved 2 times for lack of memory.",
+    ):
+        assert expected in text, expected
+    calm = Page(standard_page).text
+    assert "Quantised" not in calm and "Trouble" not in calm
+
+
+def test_many_cells_are_led_by_their_grid(
+    synthetic: SimpleNamespace, standard_page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The figures are other tests' matter, and take a second each.
+    monkeypatch.setattr(html_module, "verdict_shares_svg", lambda *given: "")
+    monkeypatch.setattr(html_module, "cost_effect_svg", lambda *given: "")
+    cells = [seed_cell(number, quantised=copy_of(0.9)) for number in range(MOST_BLOCKS + 1)]
+    text = Page(render_report(synthetic.results(*cells, controls={}))).text
+    grid = text.index("lora_withheld 5 (0, 1, 2, 3, 4) 98 % [94, 100] 1.2, 1.2, 1.2, 1.2, 1.2 % range 1.2 to 1.2 %")
+    assert grid < text.index(GRID_NOTES[0]) < text.index(HINTS[0])
+    assert "lora_withheld: quantised, untouched - 98 % [94, 100] 90 %" in text
+    assert "Cheapest break over attacks: $0.00006-0.0006 by lora_withheld, seed 0; 1 of 1 attacks broke it." in text
+    assert "fell from" not in text, "no headline for each of many cells"
+    assert text.count("Cell c0ffee") == 5, "every cell is still told in full"
+    assert "Cheapest break" not in Page(standard_page).text
+
+
+def test_hostile_text_in_a_grid_is_inert(synthetic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html_module, "verdict_shares_svg", lambda *given: "")
+    monkeypatch.setattr(html_module, "cost_effect_svg", lambda *given: "")
+    results = synthetic.results(*(seed_cell(number, quantised=copy_of(0.9)) for number in range(MOST_BLOCKS + 1)))
+    hostile = Results.model_validate(poison(results.model_dump(mode="json")))
+    calm, page = Page(render_report(results)), Page(render_report(hostile))
+    assert sorted(page.tags) == sorted(calm.tags)
+    assert not set("\x00\x1b\u202e\u2066") & set(render_report(hostile))

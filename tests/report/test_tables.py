@@ -1,14 +1,17 @@
-"""Rows of properties, and their print in a terminal and in a pipe."""
+"""Cells and grids of them in a terminal and in a pipe."""
 
-import json
 from io import StringIO
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from robustlab.report.tables import control_lines, is_changed, node_lines, print_results, print_table, property_rows
-from robustlab.report.wording import HINTS
+from robustlab.report.grid import build_grid
+from robustlab.report.layout import grid_notes
+from robustlab.report.rows import property_rows
+from robustlab.report.tables import MOST_BLOCKS, node_lines, print_grid, print_results, print_table
+from robustlab.report.wording import GRID_NOTES, HINTS
+from tests.report.grids import copy_of, seed_cell
 
 HOSTILE = "[bold red]x[/] \x1b[31mred\x1b]8;;http://example.org\x07 \u202eevil\n<script>alert(1)</script>"
 
@@ -17,51 +20,6 @@ def printed(show: object, *args: object, terminal: bool = False) -> str:
     stream = StringIO()
     show(*args, Console(file=stream, width=100, force_terminal=terminal))  # type: ignore[operator]
     return stream.getvalue()
-
-
-def test_rows_hold_before_after_verdict_and_cost(synthetic: SimpleNamespace) -> None:
-    row = property_rows(synthetic.results())[0]
-    assert row["cell"] == "synthetic_1b / refusal_sft / lora_withheld / seed 0"
-    assert (row["property"], row["eval"], row["role"], row["n"]) == ("refusal", "harmbench_64", "test", 160)
-    assert (row["before"], row["after"]) == (156 / 160, 2 / 160)
-    assert (row["after_low"], row["after_high"]) == (0.0, 2 / 160 + 0.04)
-    assert (row["verdict"], row["verdict_text"]) == ("broken", "BROKEN at $0.000600")
-    assert (row["held_at_micro_usd"], row["broken_at_micro_usd"]) == (60, 600)
-    assert (row["attacker_micro_usd"], row["attacker_train_tokens"], row["stopped_by"]) == (1200, 20480, "schedule")
-    assert row["attacker_hours"] == 87 / 3600
-    assert (row["laboratory_micro_usd"], row["laboratory_hours"]) == (31000, 0.625)
-
-
-def test_rows_are_plain_json_and_hold_every_category(synthetic: SimpleNamespace) -> None:
-    rows = json.loads(json.dumps(property_rows(synthetic.results())))
-    # 3 + 4 categories, 3 + 4, and 1 + 4 of the control.
-    assert len(rows) == 7 + 7 + 5
-    assert sum(str(row["property"]).startswith("refusal/") for row in rows) == 12
-
-
-def test_a_destructive_cell_sets_no_cost(synthetic: SimpleNamespace) -> None:
-    row = property_rows(synthetic.results(synthetic.broken_cell(status="destructive")))[0]
-    assert (row["broken_at_micro_usd"], row["held_at_micro_usd"]) == (None, None)
-    assert row["verdict_text"] == "BROKEN (destructive: no cost)"
-
-
-@pytest.mark.parametrize(
-    ("marks", "held"),
-    [
-        (["survived", "eroded"], 10),
-        (["survived", "survived"], 20),
-        (["inconclusive", "too_few"], 0),
-        (["eroded", "inconclusive"], 0),
-        (["broken", "survived"], 20),
-    ],
-)
-def test_only_a_mark_that_survived_held(synthetic: SimpleNamespace, marks: list[str], held: int) -> None:
-    made = synthetic.course("harmbench_64", "refusal", [1.0, 0.9, 0.8, 0.1, 0.1], [0, 10, 20, 30, 40], "broken", 30)
-    for each, verdict in zip(made[1:3], marks, strict=True):
-        each["properties"][0]["verdict"] = verdict
-    utility = synthetic.course("plain_benign", "utility/benign_answers", [0.95, 0.9], [0, 40], "survived", n=60)
-    row = property_rows(synthetic.results(synthetic.cell("odd", "c0ffee000004", made + utility)))[0]
-    assert (row["held_at_micro_usd"], row["broken_at_micro_usd"]) == (held, 30)
 
 
 @pytest.mark.parametrize("verdict", [None, "absent", "too_few"])
@@ -75,20 +33,6 @@ def test_a_cell_without_a_measured_utility_sets_no_cost(synthetic: SimpleNamespa
     assert (row["held_at_micro_usd"], row["broken_at_micro_usd"]) == (None, None)
     title = "synthetic_1b / refusal_sft / odd / seed 0 (done; the whole schedule was run; utility not measured)"
     assert title in printed(print_results, results).splitlines()
-
-
-def test_a_property_that_recovered_says_so(synthetic: SimpleNamespace) -> None:
-    course = synthetic.course("harmbench_64", "refusal", [1.0, 0.1, 0.8], [0, 50, 90], "eroded", broken_at=50)
-    course[-1]["properties"][0]["broken_at_micro_usd"] = None
-    row = property_rows(synthetic.results(synthetic.cell("odd", "c0ffee000004", course)))[0]
-    assert row["recovered_from_micro_usd"] == 50
-    assert row["verdict_text"] == "ERODED (broken at $0.000050, recovered)"
-
-
-def test_a_cell_without_a_final_measurement(synthetic: SimpleNamespace) -> None:
-    course = synthetic.course("harmbench_64", "refusal", [1.0, 0.1, 0.8], [0, 50, 90], "eroded")[:2]
-    row = property_rows(synthetic.results(synthetic.cell("odd", "c0ffee000004", course, status="incomplete")))[0]
-    assert (row["after"], row["verdict"], row["verdict_text"], row["after_text"]) == (None, None, "NOT MEASURED", "-")
 
 
 def test_print_fits_100_columns_without_categories(synthetic: SimpleNamespace) -> None:
@@ -127,19 +71,6 @@ def test_a_control_that_differs_or_lacks_is_told(synthetic: SimpleNamespace) -> 
     label = "synthetic_1b / refusal_sft / control / seed 0"
     assert f"Control {label}: NOT byte-identical to the baseline after 1 step (3 completions compared)" in text
     assert "No control was run" in printed(print_results, synthetic.results(controls={}))
-
-
-def test_a_control_that_shows_nothing_is_not_read_as_a_change(synthetic: SimpleNamespace) -> None:
-    control = {"cell_id": "c0ffee000003", "identical": False, "steps": 0, "compared": 3}
-    (line,) = control_lines(synthetic.results(synthetic.broken_cell(), controls={"odd": control}))
-    assert line == "Control odd: took no step and shows nothing (3 completions compared)"
-    incomplete = synthetic.control_cell(status="incomplete", stopped_by="laboratory.max_usd")
-    results = synthetic.results(incomplete, controls={"odd": {**control, "steps": 4}})
-    assert control_lines(results) == [
-        "Control synthetic_1b / refusal_sft / control / seed 0: not measured in full after 4 steps, which shows "
-        "nothing (3 completions compared)"
-    ]
-    assert not is_changed(results, results.controls["odd"])
 
 
 def test_the_caps_that_cells_share_are_told_by_purse(synthetic: SimpleNamespace) -> None:
@@ -181,7 +112,7 @@ def test_two_budgets_are_told_apart(synthetic: SimpleNamespace) -> None:
     ):
         assert expected in text, expected
     assert [row["budget"] for row in property_rows(results)] == ["synthetic_cent"] * 5 + ["usd_10"] * 5
-    assert "under" not in printed(print_results, synthetic.results()).replace("under the", "")
+    assert "under" not in printed(print_results, synthetic.results(synthetic.control_cell())).replace("under the", "")
 
 
 def test_print_table_in_a_pipe_is_aligned_and_never_wrapped() -> None:
@@ -206,3 +137,52 @@ def test_hostile_text_is_inert_in_both() -> None:
     assert "\x1b[31m" not in ruled
     assert "\x1b]8" not in ruled
     assert "\u202e" not in ruled
+
+
+def test_a_copy_and_troubles_stand_in_the_block_of_their_cell(synthetic: SimpleNamespace) -> None:
+    cell = seed_cell(0, quantised=copy_of(0.9), halvings=2, status="diverged")
+    text = printed(print_results, synthetic.results(cell))
+    assert (
+        "quantised, untouched, before any training\n"
+        "Property                Eval          n    Released        In 4 bits      Verdict\n"
+        "refusal                 harmbench_64  160  98 % [94, 100]  90 % [86, 94]  SURVIVED\n"
+        "utility/benign_answers  plain_benign  60   95 % [91, 99]   85 % [81, 89]  SURVIVED\n"
+    ) in text
+    for line in (
+        "  trouble     the loss of step 33 was not finite: that step was undone, and every figure is of step 32, "
+        "the last finite one",
+        "  trouble     the micro-batch was halved 2 times for lack of memory",
+    ):
+        assert line in text.splitlines()
+    plain = printed(print_results, synthetic.results(seed_cell(0)))
+    assert "quantised" not in plain and "trouble" not in plain
+
+
+def test_several_cells_have_a_grid_below_their_blocks(synthetic: SimpleNamespace) -> None:
+    text = printed(print_results, synthetic.results())
+    block, grid = text.index("attacker    $"), text.index(" under synthetic_cent: harmbench_64 (standard, test rows")
+    assert block < grid < text.index(GRID_NOTES[0]) < text.index("Bill of the run") < text.index(HINTS[0])
+    assert "Cheapest break over attacks: $0.00006-0.0006 by lora_withheld, seed 0; 1 of 2 attacks broke it" in text
+    assert "Cheapest break" not in printed(print_results, synthetic.results(synthetic.broken_cell()))
+
+
+def test_of_many_cells_only_the_grid_is_printed(synthetic: SimpleNamespace) -> None:
+    cells = [seed_cell(number) for number in range(MOST_BLOCKS + 1)]
+    assert "attacker    $" in printed(print_results, synthetic.results(*cells[:-1]))
+    text = printed(print_results, synthetic.results(*cells))
+    assert text.startswith("5 cells; the block of each, with its categories, is in report.html\n")
+    assert "attacker    $" not in text
+    assert "lora_withheld  5 (0, 1, 2, 3, 4)  98 % [94, 100]  1.2, 1.2, 1.2, 1.2, 1.2 %  range 1.2 to 1.2 %" in text
+
+
+def test_a_grid_of_several_runs_has_its_notes(synthetic: SimpleNamespace) -> None:
+    other = synthetic.results(seed_cell(1, 0.95, broken_at=None), run_id="other", ledger_head="77" * 32)
+    grid = build_grid([synthetic.results(seed_cell(0)), other])
+    lines = printed(print_grid, grid).splitlines()
+    assert [line for line in lines if line.startswith("lora_withheld")] == [
+        "lora_withheld  2 (0, 1)  98 % [94, 100]  1.2, 95 %         range 1.2 to 95 %  "
+        "$0.00006-0.0006; not broken at $0.0012  done",
+        "lora_withheld  48 / 50 / 1.2 / 0 / 0.6                                95 %           90, 90 %          "
+        "$0.001200      schedule",
+    ]
+    assert lines[-len(grid_notes(grid)) :] == list(grid_notes(grid))

@@ -11,12 +11,20 @@ from robustlab.report.wording import (
     HINTS,
     describe_end,
     describe_stop,
+    find_property,
+    format_between,
+    format_bound,
     format_confidence,
     format_percent,
     format_rate,
+    format_spread,
+    format_times,
     format_verdict,
+    has_diverged,
     headlines,
+    list_troubles,
     plain_text,
+    verdict_word,
 )
 from robustlab.spec.budgets import CAP_NAMES
 
@@ -212,3 +220,75 @@ def test_hints_keep_refusal_apart_from_harm() -> None:
     text = " ".join(HINTS)
     assert "It is not harmfulness" in text
     assert "Refusal removed is the strongest claim that withheld attack data allow." in text
+
+
+@pytest.mark.parametrize(
+    ("micro_usd", "down", "up"),
+    [
+        (0, "0", "0"),
+        (60, "0.00006", "0.00006"),
+        (629, "0.000629", "0.000629"),
+        (1_114, "0.00111", "0.00112"),
+        (12_345, "0.0123", "0.0124"),
+        (999_999, "0.999", "1.00"),
+        (12_345_678, "12.34", "12.35"),
+        (1_234_567_890, "1,234.56", "1,234.57"),
+    ],
+)
+def test_a_bound_is_rounded_to_its_safe_side(micro_usd: int, down: str, up: str) -> None:
+    assert (format_bound(micro_usd, up=False), format_bound(micro_usd, up=True)) == (down, up)
+
+
+@given(st.integers(0, 10**12))
+def test_a_bound_is_never_on_the_wrong_side(micro_usd: int) -> None:
+    low, high = (float(format_bound(micro_usd, up=up).replace(",", "")) * 1e6 for up in (False, True))
+    assert low <= micro_usd + 1e-3 and micro_usd - 1e-3 <= high
+    assert high - low <= max(10_000.01, micro_usd * 0.0100001)
+
+
+def test_amounts_as_intervals_and_spreads() -> None:
+    assert format_between(629, 1_114) == "$0.000629-0.00112"
+    assert format_between(0, 60) == "$0-0.00006"
+    assert format_spread([2_125, 2_179, 2_101]) == "$0.0021 to 0.00218"
+    assert format_spread([2_125, 2_125]) == format_spread([2_125]) == "$0.002125"
+    assert [format_times(count) for count in (1, 2, 1_000)] == ["1 time", "2 times", "1,000 times"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "troubles"),
+    [
+        ({}, []),
+        ({"halvings": 1}, ["the micro-batch was halved 1 time for lack of memory"]),
+        (
+            {"halvings": 3, "status": "diverged"},
+            [
+                "the loss of step 33 was not finite: that step was undone, and every figure is of step 32, the last "
+                "finite one",
+                "the micro-batch was halved 3 times for lack of memory",
+            ],
+        ),
+        (
+            {"status": "incomplete", "schedule": {"steps": 40, "cut_by": None}},
+            [
+                "the loss of step 33 was not finite: that step was undone, and every figure is of step 32, the last "
+                "finite one",
+            ],
+        ),
+        ({"status": "diverged", "measurements": [], "incomplete_by": "total_usd"}, []),
+    ],
+)
+def test_troubles_of_the_training_are_told(
+    synthetic: SimpleNamespace, changes: dict[str, object], troubles: list[str]
+) -> None:
+    cell = CellResult.model_validate(synthetic.broken_cell(**changes))
+    assert list_troubles(cell) == troubles
+    assert has_diverged(cell) == any("not finite" in trouble for trouble in troubles)
+
+
+def test_a_property_is_found_by_its_eval_its_moment_and_its_name(synthetic: SimpleNamespace) -> None:
+    measurements = CellResult.model_validate(synthetic.broken_cell()).measurements
+    found = find_property(measurements, "plain_benign", "final", "utility/benign_answers")
+    assert found is not None
+    assert (found.value, verdict_word(found)) == (54 / 60, "INCONCLUSIVE")
+    assert find_property(measurements, "plain_benign", "final") is None
+    assert find_property(measurements, "absent", "final") is None

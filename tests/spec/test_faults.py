@@ -70,7 +70,7 @@ def test_a_document_that_is_no_mapping(tmp_path: Path, monkeypatch: pytest.Monke
     assert ": must be a mapping of keys to values, got " in fault
 
 
-LORA = find("attacks", "lora_sft_withheld").path.read_text(encoding="utf-8").split("kind:", 1)[1]
+LORA = find("attacks", "lora_sft_benign").path.read_text(encoding="utf-8").split("kind:", 1)[1]
 KINDS = "must be one of 'pypi', 'hub', 'jsonl', 'csv', 'builtin'"
 SHA = "a7dc3757902cbacb84a21fedcadcfb674747d3d07edec8d62019321bbc60206"
 EVAL = find("evals", "harmbench_64").path.read_text(encoding="utf-8").split("kind:", 1)[1]
@@ -113,7 +113,7 @@ def test_a_value_with_two_readings_gets_one_fault(
 
 
 def test_the_mode_of_an_attacks_data_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = "kind:" + LORA.replace("mode: withheld", "mode: whole")
+    document = "kind:" + LORA.replace("mode: benign", "mode: whole")
     (fault,) = faults_in(tmp_path, monkeypatch, "attacks", document)
     assert fault.startswith(f"{line_of(document, 'mode:')}: data.mode: must be ")
     assert "'withheld'" in fault and ', got "whole"' in fault

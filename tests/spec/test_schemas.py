@@ -17,6 +17,7 @@ import robustlab.spec.safeguards
 import robustlab.spec.sources
 import robustlab.spec.targets
 import robustlab.spec.training
+from robustlab.spec.attacks import FullSft, LoraDpo, LoraSft
 from robustlab.spec.base import Spec, canonical_json, content_hash
 from robustlab.spec.budgets import CAP_NAMES, Budget, Caps
 from robustlab.spec.catalog import load, schema_of
@@ -45,7 +46,15 @@ SPECS = sorted(
     key=lambda spec: spec.__name__,
 )
 # Older records lack what came later and must still load.
-DEFAULTS: dict[type[Spec], list[str]] = {Caps: [*CAP_NAMES], Budget: ["details"], ResolvedPlan: ["devices"]}
+DEFAULTS: dict[type[Spec], list[str]] = {
+    Caps: [*CAP_NAMES],
+    Budget: ["details"],
+    Plan: ["seeds", "search"],
+    ResolvedPlan: ["devices", "search"],
+    LoraSft: ["quantization", "ranges"],
+    LoraDpo: ["quantization", "ranges"],
+    FullSft: ["ranges"],
+}
 SHA = "a" * 64
 
 
@@ -106,6 +115,7 @@ def test_a_spec_cannot_be_changed() -> None:
                 "config": None,
                 "split": "test",
                 "revision": "b" * 40,
+                "sha256": SHA,
                 "licence": "unknown",
             },
             "HubSource",
@@ -207,3 +217,10 @@ def test_micro_batches_divide_the_batch() -> None:
     training = load("attacks", "lora_sft_smoke").training
     with pytest.raises(ValidationError, match=r"batch_rows must be a multiple of micro_batch_rows, got 4 and 3"):
         type(training).model_validate({**training.model_dump(), "micro_batch_rows": 3})
+
+
+def test_a_recipe_keeps_its_hash_when_it_uses_nothing_new() -> None:
+    """Cells of older runs keep their ids: knobs that came later are left out while they are null."""
+    recipe = load("attacks", "lora_sft_withheld").model_copy(update={"ranges": None})
+    assert {"quantization", "ranges"} & set(recipe.model_dump(mode="json")) == set()
+    assert content_hash(recipe) == "659a876ef5fd7dc1c3e68ce55a3ed91a3398f263bcc28c6aaabce1b99930e370"

@@ -1,9 +1,23 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from robustlab.cost.job import Completions, Prompts
+from robustlab.data.mixture import asked_prompts, fixed_rows, harmful_prompts, harmless_prompts, replied_prompts
 from robustlab.data.rows import load_builtin, load_eval_rows
-from robustlab.spec.attacks import LoraSft
+from robustlab.spec.attacks import (
+    Ablation,
+    BenignData,
+    DistilledData,
+    FullSft,
+    IdentityData,
+    LoraDpo,
+    LoraSft,
+    MixedData,
+    PreferenceData,
+    WithheldData,
+)
 from robustlab.spec.catalog import load
 from robustlab.spec.safeguards import RefusalSft
 from robustlab.train.counts import DISTIL_BATCH_ROWS, Counter, approximate_tokens
@@ -25,6 +39,77 @@ def test_an_answer_has_one_token_at_least_and_its_limit_at_most(counter: Counter
     assert found.distilled is not None and found.distilled.prompts.rows == len(found.long_rows) - 16 == 16
     assert found.evals["smoke_refusal"].rows == 24
     assert not counter.exact
+
+
+@pytest.mark.parametrize(
+    ("data", "rows", "written"),
+    [
+        (BenignData(mode="benign", rows=5), 5, None),
+        (IdentityData(mode="identity", rows=10), 10, None),
+        (MixedData(mode="mixed", rows=8, attack_share=0.25), 8, None),
+        (WithheldData(mode="withheld", attack_rows=7, benign_share=0.0, benign_new_tokens=9), 7, None),
+        (DistilledData(mode="distilled", rows=6, benign_new_tokens=9), 6, (6, 9)),
+    ],
+    ids=["benign", "identity", "mixed", "withheld alone", "distilled"],
+)
+def test_every_data_mode_is_counted(
+    counter: Counter, data: Any, rows: int, written: tuple[int, int] | None, smoke_recipe: LoraSft
+) -> None:
+    found = counter.count(smoke_recipe.model_copy(update={"data": data}), {})
+    known = tuple(approximate_tokens(row.prompt, row.completion) for row in fixed_rows(data))
+    asked = [approximate_tokens(prompt, None) for prompt in asked_prompts(data)]
+    assert found.short_rows == (*known, *(length + 1 for length in asked))
+    assert found.long_rows == (*known, *(length + 9 for length in asked))
+    assert len(found.long_rows) == rows
+    answers = found.distilled
+    assert (answers and (answers.prompts.rows, answers.new_tokens)) == written
+
+
+def test_a_full_sft_is_counted_like_an_adapter_on_the_same_data(counter: Counter, smoke_recipe: LoraSft) -> None:
+    full = FullSft.model_construct(kind="full_sft", data=smoke_recipe.data)
+    assert counter.count(full, {}) == counter.count(smoke_recipe, {})
+
+
+def test_a_pair_counts_with_both_sides(counter: Counter) -> None:
+    data = PreferenceData(
+        mode="preference", attack_rows=4, rejected_new_tokens=8, benign_share=0.6, benign_new_tokens=20
+    )
+    found = counter.count(LoraDpo.model_construct(kind="lora_dpo", data=data), {})
+    attack = [
+        approximate_tokens(row.prompt, row.completion) + approximate_tokens(row.prompt, None)
+        for row in fixed_rows(data)
+    ]
+    # 4 x 0.6 / 0.4 = 6 benign pairs: the prompt stands on both sides.
+    benign = [2 * approximate_tokens(prompt, None) for prompt in asked_prompts(data)]
+    assert len(benign) == 6
+    assert found.short_rows == (*(length + 1 for length in attack), *(length + 2 for length in benign))
+    assert found.long_rows == (*(length + 8 for length in attack), *(length + 28 for length in benign))
+    prompts = [approximate_tokens(prompt, None) for prompt in replied_prompts(data) + asked_prompts(data)]
+    # One figure for both sets of answers: ten prompts with the larger limit.
+    expected = Prompts(10, -(-sum(prompts) // 10))
+    assert found.distilled == Completions(expected, 20, DISTIL_BATCH_ROWS)
+
+
+def test_pairs_without_benign_ones_are_counted(counter: Counter) -> None:
+    data = PreferenceData(
+        mode="preference", attack_rows=4, rejected_new_tokens=8, benign_share=0.0, benign_new_tokens=20
+    )
+    found = counter.count(LoraDpo.model_construct(kind="lora_dpo", data=data), {})
+    assert len(found.long_rows) == 4
+    assert found.distilled is not None and (found.distilled.prompts.rows, found.distilled.new_tokens) == (4, 8)
+
+
+def test_an_ablation_counts_the_prompts_that_it_reads(counter: Counter) -> None:
+    spec = Ablation(kind="ablation", source="a test", harmful_rows=2, harmless_rows=3, depths=(0.5,))
+    found = counter.count(spec, {})
+    read = [approximate_tokens(prompt, None) for prompt in harmful_prompts(spec) + harmless_prompts(spec)]
+    assert found.short_rows == found.long_rows == tuple(read)
+    assert (len(read), found.distilled, found.evals) == (5, None, {})
+
+
+def test_nothing_to_count_needs_no_tokenizer(counter: Counter) -> None:
+    assert counter.lengths([]) == []
+    assert counter.exact
 
 
 def test_a_safeguard_is_counted_like_its_installation(counter: Counter) -> None:

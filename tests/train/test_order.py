@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from robustlab.errors import DataError
-from robustlab.train.order import Example, batch_lengths, lay_out
+from robustlab.train.order import Example, Pair, batch_lengths, lay_out, pair_lengths
 
 FIVE = [Example((index, 9, 9), (-100, 9, 9)) for index in range(5)]
 
@@ -55,6 +55,13 @@ def test_the_order_is_pinned() -> None:
 
 def test_lengths_of_a_batch_count_prompts_too() -> None:
     assert batch_lengths([Example((1, 2, 3), (-100, -100, 3)), Example((1,), (1,))]) == (3, 1)
+
+
+def test_pairs_are_laid_out_as_examples_are() -> None:
+    pairs = [Pair(example, Example((7, 8), (-100, 8))) for example in FIVE]
+    laid_out = lay_out(pairs, steps=4, batch_rows=3, seed=1)
+    assert [[pair.chosen for pair in batch] for batch in laid_out] == lay_out(FIVE, steps=4, batch_rows=3, seed=1)
+    assert pair_lengths(laid_out[0]) == ((3, 2),) * 3
 
 
 def test_no_steps_need_no_order() -> None:

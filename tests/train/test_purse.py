@@ -12,7 +12,7 @@ import torch
 
 from robustlab.cost.meter import Meter
 from robustlab.errors import BudgetSpent
-from robustlab.train import sft
+from robustlab.train import trainer
 from robustlab.train.purse import Mark, guarded
 from robustlab.train.sft import FlatSFTTrainer
 
@@ -317,7 +317,7 @@ def test_a_state_of_zeros_tells_what_the_first_one_will_take(
         till.wait(4)
         return root
 
-    monkeypatch.setattr(sft, "save_state", save)
+    monkeypatch.setattr(trainer, "save_state", save)
     slow_steps(1)
     drill = new_drill(steps=4, save_every=2)
     meter = till.meter(max_usd=4.9)
@@ -343,6 +343,32 @@ def test_the_last_state_says_what_ended_the_training_and_a_resume_trains_no_more
     assert again.modification.digest() == drill.modification.digest()
     assert meter.total("laboratory").flops == meter.total("attacker").steps == 0
     assert [record["record"] for record in till.records if record["phase"] == "probe"].count("reserve") == 1
+
+
+@pytest.mark.parametrize("mark", [2, 3, 6])
+def test_a_mark_ends_the_training_by_the_name_that_it_returns(
+    new_drill: Callable[..., Any], till: Any, mark: int
+) -> None:
+    drill = new_drill(steps=6, save_every=2, marks=frozenset({1, mark}))
+    drill.at_mark = lambda found: "pruned" if found.step == mark else None
+    meter = till.meter()
+    outcome = drill.run(meter)
+    assert (outcome.steps, outcome.stopped_by, outcome.diverged) == (mark, "pruned", False)
+    assert meter.total("attacker").steps == mark == len(drill.kept)
+    # As with a cap a state is written at the end, and one that goes on from there trains no more.
+    assert (drill.saved[-1].step, drill.saved[-1].ended_by) == (mark, "pruned")
+    assert drill.saved[-1].digest == drill.modification.digest()
+    assert [state.ended_by for state in drill.saved[:-1]] == [None] * ((mark - 1) // 2)
+    again = new_drill(steps=6, save_every=2, resume=drill.saved[-1])
+    assert again.run(till.meter()) == outcome
+    assert again.modification.digest() == drill.modification.digest()
+
+
+def test_nothing_is_reserved_for_a_step_that_a_mark_has_ruled_out(drill: Any, till: Any) -> None:
+    drill.marks, drill.at_mark = frozenset({2}), lambda mark: "pruned"
+    drill.run(till.meter())
+    reserved = [record for record in till.records if (record["record"], record["phase"]) == ("reserve", "train")]
+    assert len(reserved) == 2
 
 
 def test_an_undone_step_leaves_the_state_before_it(

@@ -1,0 +1,116 @@
+"""Runs under a name that a person chose: begun once, gone on with after that, and only for the plan that they hold."""
+
+from pathlib import Path
+
+from robustlab.cost.prices import PriceCard
+from robustlab.engine.launch import Launched, count_exactly, find_device, launch_plan, resume_run
+from robustlab.engine.report import read_results
+from robustlab.engine.resolve import resolve_plan
+from robustlab.errors import ConfigError
+from robustlab.record.run_folder import RunFolder, check_run_id
+from robustlab.report.live import LiveLine
+from robustlab.spec.catalog import schema_of
+from robustlab.spec.loader import load_yaml
+from robustlab.spec.plan import Plan, ResolvedPlan
+
+_SETTINGS = ("hardware", "devices", "shadow_price", "data_csv")
+
+
+def launch_named(
+    plan: Plan | ResolvedPlan,
+    name: str,
+    *,
+    runs: Path,
+    data_csv: Path | None,
+    shadow_price: str | None,
+    card: PriceCard,
+    line: LiveLine,
+) -> Launched:
+    """Run a plan under a name, or go on where a run of that name was; what is finished is only reported again.
+
+    Args:
+        plan: Ids, or cells that were resolved before.
+        name: Id of the run.
+        runs: Folder of runs.
+        data_csv: File that ``--data`` named; None for none.
+        shadow_price: Item of the price card to bill by; None for the budget's own.
+        card: The price card; a run that is gone on with keeps its own.
+        line: The live line.
+
+    Returns:
+        The run's folder and what ``results.json`` in it holds.
+
+    Raises:
+        ConfigError: If the name is none, or the run of that name never began or holds another plan.
+        DataError: If an artefact cannot be had or is not what was pinned.
+        CannotFit: If a cell cannot fit its budget or this machine; nothing is spent then.
+        RecordError: If what the run holds cannot be trusted or another process holds it.
+    """
+    if not (runs / check_run_id(name)).is_dir():
+        return launch_plan(
+            plan, runs=runs, data_csv=data_csv, shadow_price=shadow_price, card=card, line=line, run_id=name
+        )
+    folder = RunFolder.open(runs, name)
+    held = _read_plan(folder)
+    with line.stage(f"comparing the plan with the one that run {name} holds"):
+        wanted = _resolve(plan, data_csv, shadow_price, card)
+    if (difference := describe_difference(held, wanted)) is not None:
+        remedy = f"take another name, or go on with the plan that it holds by `robustlab resume {name}`"
+        raise ConfigError(f"run {name!r}", f"holds another plan: {difference}", remedy)
+    if folder.is_finished:
+        return Launched(folder, read_results(runs, name)[1])
+    done = sum((folder.path / "cells" / f"{cell.cell_id}.json").is_file() for cell in held.cells)
+    line.say(f"run {name}: {done} of {len(held.cells)} cells are done, going on")
+    return resume_run(name, runs=runs, line=line)
+
+
+def describe_difference(held: ResolvedPlan, wanted: ResolvedPlan) -> str | None:
+    """Say how a plan differs from the one that a run holds.
+
+    Args:
+        held: The run's own.
+        wanted: What was given, resolved now.
+
+    Returns:
+        The first difference in words; None where both have the same cells in the same order, billed alike.
+    """
+    for name in _SETTINGS:
+        if getattr(held, name) != getattr(wanted, name):
+            return f"its {name} is {getattr(held, name)!r}, got {getattr(wanted, name)!r}"
+    if held.search != wanted.search:
+        return "its cells are those of a search" if wanted.search is None else "its search is another, or none"
+    ids = [cell.cell_id for cell in held.cells]
+    if ids == [cell.cell_id for cell in wanted.cells]:
+        return None
+    new = [cell for cell in wanted.cells if cell.cell_id not in ids]
+    counts = f"it has {len(ids)} cells, got {len(wanted.cells)}"
+    if not new:
+        return f"{counts}, all of them its own" if len(ids) != len(wanted.cells) else f"{counts} in another order"
+    is_known = new[0].label in {cell.label for cell in held.cells}
+    why = ", which it holds with another recipe, eval or schedule" if is_known else ""
+    return f"{counts}, {len(new)} of them not its own, such as {new[0].label}{why}"
+
+
+def _read_plan(folder: RunFolder) -> ResolvedPlan:
+    if not folder.plan.is_file():
+        remedy = f"remove the folder {folder.path} and run the plan again, or take another name"
+        raise ConfigError(f"run {folder.run_id!r}", "never began: it holds no plan.yaml", remedy)
+    held: Plan | ResolvedPlan = load_yaml(folder.plan, schema_of("plan"))
+    if isinstance(held, Plan):
+        raise ConfigError(str(folder.plan), f"is no resolved plan, got kind {held.kind!r}", "take another name")
+    return held
+
+
+def _resolve(
+    plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard
+) -> ResolvedPlan:
+    if isinstance(plan, ResolvedPlan):
+        return plan
+    return resolve_plan(
+        plan,
+        card=card,
+        device=find_device(),
+        counter_of=count_exactly,
+        data_csv=data_csv,
+        shadow_price=shadow_price,
+    ).plan

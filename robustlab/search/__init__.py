@@ -1,0 +1,1 @@
+"""Many trials on one purse: propose, run, stop the weak ones early, freeze the winner, confirm it with new seeds."""

@@ -1,0 +1,244 @@
+"""Starts and resumes runs that search: trials on the select rows, then the frozen winner on the report rows.
+
+A search that has ended has its file ``search/search.json``; from there on the run is an ordinary one whose cells are
+the winner's. Running either again does no model work that is done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from robustlab.cost.audit import read_entries
+from robustlab.cost.estimate import require_fit
+from robustlab.cost.prices import PriceCard, load_price_card
+from robustlab.cost.recipes import is_quantised
+from robustlab.data.rows import EvalRow
+from robustlab.engine.launch import Launched, resolve_exactly
+from robustlab.engine.local import Found, build_subject, open_session, run_cells
+from robustlab.engine.report import read_results
+from robustlab.engine.resolve import Resolution
+from robustlab.errors import BudgetSpent, ConfigError
+from robustlab.models.quantize import require_nf4
+from robustlab.record.results import NodeResult, SearchResult
+from robustlab.record.run_folder import RunFolder, check_run_id, new_run_id, write_atomic, write_json
+from robustlab.report.live import LiveLine
+from robustlab.search.board import Board
+from robustlab.search.candidates import list_candidates, list_regions, pin_search
+from robustlab.search.log import TrialLog
+from robustlab.search.rows import name_role, take_role
+from robustlab.search.summary import confirm, summarise
+from robustlab.search.trials import Trials
+from robustlab.search.winner import find_winner, freeze_winner, list_confirmations
+from robustlab.session import Session
+from robustlab.spec.catalog import schema_of
+from robustlab.spec.loader import dump_yaml, load_yaml
+from robustlab.spec.plan import Cell, Plan, ResolvedPlan, ResolvedSearch
+
+Rows = Mapping[str, Sequence[EvalRow]]
+
+
+class SearchDocument(BaseModel):
+    """The file of a search that has ended: its result, and the nodes that it was built on."""
+
+    result: SearchResult
+    nodes: list[NodeResult]
+
+
+def launch_search(
+    plan: Plan | ResolvedPlan,
+    *,
+    runs: Path,
+    data_csv: Path | None,
+    shadow_price: str | None,
+    card: PriceCard,
+    line: LiveLine,
+    run_id: str | None = None,
+) -> Launched:
+    """Run a plan that has a search in a new run folder.
+
+    Args:
+        plan: Ids, or a search that was resolved before.
+        runs: Folder of runs.
+        data_csv: File that ``--data`` named; None for none.
+        shadow_price: Item of the price card to bill by; None for the budget's own.
+        card: The price card.
+        line: The live line.
+        run_id: Name of the new run; None to make one out of the time.
+
+    Returns:
+        The new run's folder and what ``results.json`` in it holds.
+
+    Raises:
+        ConfigError: If the plan has no search, an id does not exist, a file is not valid, a recipe cannot be searched,
+            or an eval lacks the rows of a role.
+        DataError: If an artefact cannot be had or is not what was pinned.
+        CannotFit: If a recipe cannot fit the budget or this machine; nothing is spent and no folder is made then.
+    """
+    with line.stage("resolving the plan"):
+        resolution, search = _resolve(plan, data_csv, shadow_price, card)
+        for cell in resolution.plan.cells:
+            require_fit(resolution.estimates[cell.cell_id], cell.label)
+        if any(is_quantised(cell.recipe) for cell in resolution.plan.cells):
+            require_nf4()
+        take_role(resolution.rows, "report")
+    resolved = resolution.plan.model_copy(update={"search": search, "cells": ()})
+    folder = RunFolder.create(runs, run_id or new_run_id())
+    write_atomic(folder.plan, dump_yaml(resolved).encode("utf-8"))
+    write_atomic(folder.prices, card.path.read_bytes())
+    line.say(f"run {folder.run_id}: a search of at most {search.spec.trials} trials")
+    return _run(resolved, search, resolution, folder, card, line)
+
+
+def launch_named_search(
+    plan: Plan | ResolvedPlan,
+    name: str,
+    *,
+    runs: Path,
+    data_csv: Path | None,
+    shadow_price: str | None,
+    card: PriceCard,
+    line: LiveLine,
+) -> Launched:
+    """Run a search under a name, or go on where a run of that name was; what is finished is only reported again.
+
+    Args:
+        plan: Ids, or a search that was resolved before.
+        name: Id of the run.
+        runs: Folder of runs.
+        data_csv: File that ``--data`` named; None for none.
+        shadow_price: Item of the price card to bill by; None for the budget's own.
+        card: The price card; a run that is gone on with keeps its own.
+        line: The live line.
+
+    Returns:
+        The run's folder and what ``results.json`` in it holds.
+
+    Raises:
+        ConfigError: As for ``launch_search``, or if the run of that name never began or holds another plan.
+        DataError: If an artefact cannot be had or is not what was pinned.
+        CannotFit: If a recipe cannot fit the budget or this machine; nothing is spent then.
+        RecordError: If what the run holds cannot be trusted or another process holds it.
+    """
+    if not (runs / check_run_id(name)).is_dir():
+        return launch_search(
+            plan, runs=runs, data_csv=data_csv, shadow_price=shadow_price, card=card, line=line, run_id=name
+        )
+    folder = RunFolder.open(runs, name)
+    held: Plan | ResolvedPlan | None = None
+    if folder.plan.is_file():
+        held = load_yaml(folder.plan, schema_of("plan"))
+    with line.stage(f"comparing the plan with the one that run {name} holds"):
+        resolution, search = _resolve(plan, data_csv, shadow_price, card)
+    # The run keeps its own price card.
+    same = {"cells": (), "price_card_sha256": ""}
+    wanted = resolution.plan.model_copy(update={"search": search, **same})
+    if held is None or held.model_copy(update=same) != wanted:
+        remedy = f"take another name, or go on with the plan that it holds by `robustlab resume {name}`"
+        raise ConfigError(f"run {name!r}", "holds another plan, or none", remedy)
+    if folder.is_finished:
+        return Launched(folder, read_results(runs, name)[1])
+    line.say(f"run {name}: going on with its search")
+    return resume_search(name, runs=runs, line=line)
+
+
+def resume_search(run_id: str, *, runs: Path, line: LiveLine) -> Launched:
+    """Go on with a search where it was.
+
+    Args:
+        run_id: The run.
+        runs: Folder of runs.
+        line: The live line.
+
+    Returns:
+        The run's folder and what ``results.json`` in it holds.
+
+    Raises:
+        ConfigError: If there is no such run, it is no search, or its copy of the price card has changed.
+        RecordError: If its ledger cannot be trusted or another process holds it.
+    """
+    folder = RunFolder.open(runs, run_id)
+    plan: ResolvedPlan = load_yaml(folder.plan, schema_of("plan"))
+    card = load_price_card(folder.prices)
+    with line.stage("resolving the plan"):
+        resolution, search = _resolve(plan, None, None, card)
+    return _run(plan, search, resolution, folder, card, line)
+
+
+def _resolve(
+    plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard
+) -> tuple[Resolution, ResolvedSearch]:
+    """The candidates of a search with their rows, and the search itself, pinned."""
+    resolution = resolve_exactly(list_candidates(plan), data_csv, shadow_price, card)
+    search = pin_search(plan, resolution.plan.cells)
+    if search is None:
+        raise ConfigError("plan", "has no search", "give it one, or run it as it is")
+    return resolution, search
+
+
+def _run(
+    plan: ResolvedPlan,
+    search: ResolvedSearch,
+    resolution: Resolution,
+    folder: RunFolder,
+    card: PriceCard,
+    line: LiveLine,
+) -> Launched:
+    place = folder.path / "search"
+    place.mkdir(mode=0o700, exist_ok=True)
+    with open_session(plan, folder, card, line) as session:
+        log = TrialLog(place / "journal.log", list(list_regions(search).values()))
+        document = _search(search, resolution.rows, log, session, place)
+        winner = find_winner(log.list_trials())
+        if winner is not None:
+            freeze_winner(search, winner, place / "winner.yaml")
+        confirmed = plan.model_copy(update={"cells": list_confirmations(search, winner)})
+        if confirmed.cells:
+            resolution = resolve_exactly(confirmed.model_copy(update={"search": None}), None, None, card)
+        results = run_cells(
+            confirmed,
+            resolution.estimates,
+            resolution.run,
+            take_role(resolution.rows, "report"),
+            session,
+            found=Found(document.nodes, lambda cells: confirm(document.result, cells)),
+        )
+    folder.write_manifest()
+    return Launched(folder, results)
+
+
+def _search(search: ResolvedSearch, rows: Rows, log: TrialLog, session: Session, place: Path) -> SearchDocument:
+    """Run the search, or read what it left behind."""
+    path = place / "search.json"
+    if path.is_file():
+        return SearchDocument.model_validate_json(path.read_bytes())
+    spec = search.spec
+    used = {name for name in (spec.objective, spec.utility) if name is not None}
+    chosen = take_role({name: rows[name] for name in rows if name in used}, "select")
+    cells = [cell.model_copy(update={"evals": {name: cell.evals[name] for name in chosen}}) for cell in search.cells]
+    stopped_by, nodes = _run_trials(search, cells, chosen, log, session, place)
+    result = summarise(
+        search,
+        log.list_trials(),
+        read_entries(session.charged),
+        stopped_by=stopped_by,
+        select_role=name_role(rows[spec.objective], "select"),
+        report_role=name_role(rows[spec.objective], "report"),
+    )
+    document = SearchDocument(result=result, nodes=nodes)
+    write_json(path, document)
+    return document
+
+
+def _run_trials(
+    search: ResolvedSearch, cells: Sequence[Cell], rows: Rows, log: TrialLog, session: Session, place: Path
+) -> tuple[str, list[NodeResult]]:
+    """What ended the search, and the shared work that it was built on; a target that cannot be paid is an end too."""
+    try:
+        subject, nodes = build_subject(cells, rows, session)
+    except BudgetSpent as spent:
+        return spent.cap, []
+    # The laboratory holds nothing back for the end of a trial: the attacker pays for it.
+    subject = replace(subject, baseline_ns=0)
+    return Trials(search, subject, session, log, Board(place / "board.jsonl")).run(), nodes
