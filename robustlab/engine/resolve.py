@@ -14,14 +14,15 @@ from typing import Any
 from robustlab.cost.bill import PricedCell, RunEstimate, estimate_run, refuse_together
 from robustlab.cost.caps import check_bill_is_capped
 from robustlab.cost.estimate import Estimate, estimate_cell
+from robustlab.cost.flops import count_adapter_parameters
 from robustlab.cost.hardware import Device, Hardware, check_hardware, find_hardware, match_device
-from robustlab.cost.job import Job
+from robustlab.cost.job import Job, SafeguardWork, TokenCounts
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.recipes import count_trainable
 from robustlab.cost.schedule import plan_schedule
 from robustlab.data.overlap import refuse_overlap
 from robustlab.data.rows import EvalRow, load_eval_rows
-from robustlab.errors import ConfigError
+from robustlab.errors import ConfigError, InvalidFile
 from robustlab.spec.attacks import (
     Ablation,
     Attack,
@@ -30,6 +31,7 @@ from robustlab.spec.attacks import (
     DistilledData,
     FullSft,
     LoraDpo,
+    LoraSft,
     TrainedAttack,
     UserData,
 )
@@ -168,7 +170,13 @@ def find_recipe(attack_id: str, attack: Attack) -> TrainedAttack:
     """
     if not isinstance(attack, Control | BenignMatched):
         return fix_recipe(attack)
-    recipe, where = load("attacks", attack.recipe), f"attacks/{attack_id}.yaml"
+    where = f"attacks/{attack_id}.yaml"
+    try:
+        recipe = load("attacks", attack.recipe)
+    except InvalidFile:
+        raise
+    except ConfigError as error:
+        raise ConfigError(f"{where}: recipe", f"{attack.recipe!r} {error.problem}", error.remedy) from None
     if isinstance(recipe, Control | BenignMatched):
         raise ConfigError(where, f"recipe: {attack.recipe!r} is a control itself", "name the attack that is controlled")
     if isinstance(attack, Control):
@@ -235,8 +243,35 @@ class _Bench:
         try:
             count_trainable(target.shape, recipe)
         except ConfigError as error:
-            where = f"{self.locate('attacks', names.attack)}: training.{error.where}"
+            line = self.locate("attacks", names.attack, "training", *error.where.split("."))
+            raise ConfigError(f"{line}: training.{error.where}", error.problem, error.remedy) from None
+
+    def count(self, names: _Names, recipe: TrainedAttack, counter: Counter) -> TokenCounts:
+        """Lengths of all that a cell reads; what its data lack is told with the file that asks for it."""
+        try:
+            counts = counter.count(recipe, self.rows)
+        except ConfigError as error:
+            raise ConfigError(f"attacks/{names.attack}.yaml: {error.where}", error.problem, error.remedy) from None
+        if (
+            isinstance(recipe, LoraSft | FullSft)
+            and counter.exact
+            and max(counts.short_rows) > recipe.training.max_tokens
+        ):
+            longest, line = max(counts.short_rows), self.locate("attacks", names.attack, "training", "max_tokens")
+            problem = f"is less than the {longest} tokens of its longest row, got {recipe.training.max_tokens}"
+            raise ConfigError(f"{line}: training.max_tokens", problem, "raise it, or shorten the row")
+        return counts
+
+    def count_safeguard(self, names: _Names, safeguard: Safeguard, counter: Counter) -> SafeguardWork | None:
+        """What installing a safeguard takes, its file told where there are not enough rows or too wide an adapter."""
+        try:
+            work = counter.count_safeguard(safeguard)
+            if work is not None:
+                count_adapter_parameters(self.read("targets", names.target).shape, work.training.lora)
+        except ConfigError as error:
+            where = f"safeguards/{names.safeguard}.yaml: {error.where}"
             raise ConfigError(where, error.problem, error.remedy) from None
+        return work
 
     def pin(self, names: _Names, seed: int, counter: Counter) -> PricedCell:
         """Make one cell and its estimate."""
@@ -245,18 +280,19 @@ class _Bench:
         safeguard: Safeguard = self.read("safeguards", names.safeguard)
         recipe = find_recipe(names.attack, listed)
         key, where = self.hardware_of(names.budget), self.locate("budgets", names.budget, "hardware")
-        refuse_overlap(names.safeguard, safeguard, names.attack, recipe, self.rows)
         self.check_adapter(names, recipe)
+        counts = self.count(names, recipe, counter)
+        refuse_overlap(names.safeguard, safeguard, names.attack, recipe, self.rows)
         job = Job(
             target=self.read("targets", names.target),
             recipe=recipe,
             budget=self.read("budgets", names.budget),
             evals=self.evals,
-            counts=counter.count(recipe, self.rows),
+            counts=counts,
             hardware=find_hardware(key, where),
             usd_per_device_hour=self.card.device_rate(key, where),
             devices=self.device.count,
-            safeguard=counter.count_safeguard(safeguard),
+            safeguard=self.count_safeguard(names, safeguard, counter),
         )
         schedule = plan_schedule(job)
         cell = Cell(

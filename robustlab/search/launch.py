@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from robustlab.cost.audit import read_entries
 from robustlab.cost.estimate import require_fit
@@ -19,7 +19,7 @@ from robustlab.engine.launch import Launched, resolve_exactly
 from robustlab.engine.local import Found, build_subject, open_session, run_cells
 from robustlab.engine.report import read_results
 from robustlab.engine.resolve import Resolution
-from robustlab.errors import BudgetSpent, ConfigError
+from robustlab.errors import BudgetSpent, ConfigError, RecordError
 from robustlab.models.quantize import require_nf4
 from robustlab.record.results import NodeResult, SearchResult
 from robustlab.record.run_folder import RunFolder, check_run_id, new_run_id, write_atomic, write_json
@@ -212,7 +212,13 @@ def _search(search: ResolvedSearch, rows: Rows, log: TrialLog, session: Session,
     """Run the search, or read what it left behind."""
     path = place / "search.json"
     if path.is_file():
-        return SearchDocument.model_validate_json(path.read_bytes())
+        try:
+            return SearchDocument.model_validate_json(path.read_bytes())
+        except ValidationError:
+            problem = "is not what a search wrote: it was cut or changed"
+            raise RecordError(
+                str(path), problem, "remove it and resume: trials that are done are not run again"
+            ) from None
     spec = search.spec
     used = {name for name in (spec.objective, spec.utility) if name is not None}
     chosen = take_role({name: rows[name] for name in rows if name in used}, "select")

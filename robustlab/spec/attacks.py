@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from robustlab.spec.base import Count, NonEmpty, Positive, Share, Spec
+from robustlab.spec.base import Count, NonEmpty, Positive, Several, Share, Spec
 from robustlab.spec.search import Ranges
 from robustlab.spec.sources import HubSource, JsonlSource
 from robustlab.spec.training import Training, Tuning
@@ -157,7 +157,7 @@ class Ablation(Spec):
     """Rows of ``mild_requests_attack`` whose activations are averaged; their prompts alone are read."""
     harmless_rows: Count
     """Built-in benign prompts of the attack role whose activations are averaged."""
-    depths: Annotated[tuple[Share, ...], Field(min_length=1)]
+    depths: Several[Share]
     """Candidate layers as shares of the depth; the one that lowers the refusal score most is taken."""
 
 

@@ -6,9 +6,9 @@ Schemas are strict, frozen and closed. Scientific knobs have no default: the YAM
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Spec(BaseModel):
@@ -35,6 +35,25 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=int(LARGEST))]
 Index = Annotated[int, Field(ge=0, le=int(LARGEST))]
 NonEmpty = Annotated[str, Field(min_length=1)]
+# What a step reads is laid out in memory, row by row and step by step.
+Rows = Annotated[int, Field(ge=1, le=65_536)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Repeats = Annotated[int, Field(ge=0, le=1_000)]
+# The widest that every generator takes.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+T = TypeVar("T")
+
+
+def each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuse a list that names something twice."""
+    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if twice is not None:
+        raise ValueError(f"names {twice!r} twice")
+    return values
+
+
+# At least one, and none of them twice.
+Several = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(each_once)]
 
 
 def canonical_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> str:

@@ -4,30 +4,33 @@ A cell is one target, safeguard, attack, budget, seed, schedule and set of evals
 skipped when it is done. This module does not know how a schedule is chosen; ``robustlab.engine.resolve`` does.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from robustlab.spec.attacks import Attack, TrainedAttack
-from robustlab.spec.base import Count, Index, NonEmpty, NonNegative, Sha256, Spec, content_hash
+from robustlab.spec.base import (
+    Count,
+    Index,
+    NonEmpty,
+    NonNegative,
+    Seed,
+    Several,
+    Sha256,
+    Spec,
+    content_hash,
+    each_once,
+)
 from robustlab.spec.budgets import Budget
 from robustlab.spec.evals import Eval
 from robustlab.spec.safeguards import Safeguard
 from robustlab.spec.search import Ranges, Search
 from robustlab.spec.targets import Target
 
-T = TypeVar("T")
-MOST_SEEDS = 1000
+MOST_SEEDS, MOST_SEED = 1000, 2**32
 
 
-def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
-    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
-    if twice is not None:
-        raise ValueError(f"names {twice!r} twice")
-    return values
-
-
-Ids = Annotated[tuple[NonEmpty, ...], Field(min_length=1), AfterValidator(_each_once)]
+Ids = Several[NonEmpty]
 
 
 class Plan(Spec):
@@ -45,9 +48,9 @@ class Plan(Spec):
     evals: Ids
     """Measurements, made before, during and after."""
     seeds: Annotated[
-        tuple[Index, ...],
+        tuple[Seed, ...],
         Field(min_length=1, max_length=MOST_SEEDS, exclude_if=lambda value: not value),
-        AfterValidator(_each_once),
+        AfterValidator(each_once),
     ] = ()
     """Seeds of the attack: data order and adapter initialisation. Left out in a search, which has ``confirm_seeds``."""
     search: Annotated[Search | None, Field(exclude_if=lambda value: value is None)] = None
@@ -76,6 +79,8 @@ def _find_fault(plan: Plan, search: Search) -> str | None:
     names = [direction.name for direction in search.directions]
     if len(set(names)) < len(names):
         return f"search: directions have names of their own, got {', '.join(names)}"
+    if search.seed + search.trials > MOST_SEED:
+        return f"search: seed: must leave room for a seed of each trial below {MOST_SEED}, got {search.seed}"
     seen = [seed for seed in search.confirm_seeds if search.seed <= seed < search.seed + search.trials]
     if seen:
         return f"search: confirm_seeds must be new, got {seen[0]}, which is the seed of a trial"
@@ -170,6 +175,12 @@ class ResolvedPlan(Spec):
     """Every cell, in the order in which they run; those of a search's winner, and none before there is one."""
     search: Annotated[ResolvedSearch | None, Field(exclude_if=lambda value: value is None)] = None
     """The search that chose the recipe of the cells; null for none."""
+
+    @model_validator(mode="after")
+    def _has_cells(self) -> "ResolvedPlan":
+        if not self.cells and self.search is None:
+            raise ValueError("cells: must hold at least one, got none")
+        return self
 
     @property
     def priced_cells(self) -> tuple[Cell, ...]:

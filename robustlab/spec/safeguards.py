@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from robustlab.spec.base import Count, Index, NonEmpty, NonNegative, Positive, Share, Spec
+from robustlab.spec.base import Count, NonEmpty, NonNegative, Positive, Repeats, Rows, Seed, Share, Spec
 from robustlab.spec.sources import PypiSource
 from robustlab.spec.training import Training
 
@@ -36,11 +36,11 @@ class RefusalData(Spec):
     kind: Literal["refusal_sft", "deep_refusal_sft", "tamper_resistant"]
     source: NonEmpty
     """The paper or report that describes the method."""
-    mild_repeats: Index
+    mild_repeats: Repeats
     """Times that each built-in mild request enters the training set."""
     install: PypiSource | None
     """Benchmark whose install rows (upstream's val split) enter the training set; null for none."""
-    install_repeats: Index
+    install_repeats: Repeats
     """Times that each install row enters the training set."""
     benign_rows: Count
     """Built-in benign prompts of the install role, answered by the target itself."""
@@ -48,7 +48,7 @@ class RefusalData(Spec):
     """Longest self-distilled answer."""
     training: Training
     """The fine-tuning itself."""
-    seed: int
+    seed: Seed
     """Seed of the safeguard's own training."""
 
 
@@ -72,11 +72,11 @@ class TamperResistant(RefusalData):
     """The same, and each step also lowers the loss of refusals at weights that a simulated attack has reached."""
 
     kind: Literal["tamper_resistant"]
-    inner_steps: Count
+    inner_steps: Annotated[int, Field(ge=1, le=1_000)]
     """AdamW steps of a simulated attack, all on one batch and from a fresh optimiser."""
     inner_learning_rate: Positive
     """Its learning rate."""
-    inner_rows: Count
+    inner_rows: Rows
     """Mild requests of one simulated attack; it trains on compliance with them, and their refusals are what resists."""
     resistance_weight: NonNegative
     """Weight of the gradient at the attacked weights beside that of the safeguard's own rows."""

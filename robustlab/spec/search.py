@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from robustlab.spec.base import Count, Index, NonEmpty, Positive, Share, Spec
+from robustlab.spec.base import Count, NonEmpty, Positive, Seed, Several, Share, Spec, Steps, each_once
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -18,11 +18,11 @@ class Ranges(Spec):
 
     learning_rate: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] | None
     """Lowest and highest peak learning rate; drawn on a logarithmic scale."""
-    rank: Annotated[tuple[Count, ...], Field(min_length=1)] | None
+    rank: Several[Count] | None
     """Ranks of the adapter; alpha keeps its ratio to the rank. Null for a recipe without an adapter."""
     benign_share: Annotated[tuple[Share, Share], AfterValidator(_ascending)] | None
     """Lowest and highest share of benign rows, for data that have one."""
-    steps: Annotated[tuple[Count, ...], Field(min_length=1)] | None
+    steps: Several[Steps] | None
     """Lengths of the whole schedule."""
 
 
@@ -44,7 +44,7 @@ class Direction(Spec):
     """Id of the recipe; one of the plan's attacks."""
     learning_rate: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] | None
     """Its part of the recipe's range; null for all of it."""
-    rank: Annotated[tuple[Count, ...], Field(min_length=1)] | None
+    rank: Several[Count] | None
     """Its part of the recipe's ranks; null for all of them."""
 
 
@@ -63,7 +63,7 @@ class Search(Spec):
     """Id of the eval of benign answers: a trial after which it is broken cannot win. Null for none."""
     directions: tuple[Direction, ...]
     """One worker each, of a directed search; empty for an undirected one."""
-    confirm_seeds: Annotated[tuple[Index, ...], Field(min_length=1)]
+    confirm_seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(each_once)]
     """Seeds with which the frozen winner is trained again and measured on the report rows."""
-    seed: Index
+    seed: Seed
     """Seed of the sampler and of the trials."""

@@ -1,10 +1,10 @@
 """The knobs of low-rank fine-tuning, shared by safeguards and attacks."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, Strict, model_validator
 
-from robustlab.spec.base import Count, Index, NonEmpty, NonNegative, Positive, Share, Spec
+from robustlab.spec.base import Count, Index, NonEmpty, NonNegative, Positive, Rows, Spec, Steps, each_once
 
 
 class Lora(Spec):
@@ -14,10 +14,17 @@ class Lora(Spec):
     """Rank of the update."""
     alpha: Count
     """Scale: the update is multiplied by alpha / rank."""
-    dropout: Share
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     """Dropout before the adapter."""
-    modules: Literal["all-linear"] | tuple[NonEmpty, ...]
+    # Not strict: a validator in front of a union, as safeguards have one, hands on a list.
+    modules: Literal["all-linear"] | Annotated[tuple[NonEmpty, ...], Field(min_length=1), Strict(False)]
     """Names of the modules that get an adapter, or ``all-linear`` for every linear layer but lm_head."""
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> "Lora":
+        if self.modules != "all-linear":
+            each_once(self.modules)
+        return self
 
 
 class Optimizer(Spec):
@@ -40,11 +47,11 @@ class Tuning(Spec):
 
     optimizer: Optimizer
     """The optimiser."""
-    steps: Count
+    steps: Steps
     """Optimiser steps of the whole schedule."""
-    batch_rows: Count
+    batch_rows: Rows
     """Examples of one optimiser step, over all micro-batches."""
-    micro_batch_rows: Count
+    micro_batch_rows: Rows
     """Examples that are forwarded at once; divides ``batch_rows``."""
     max_tokens: Count
     """Longest example, prompt and completion together; a longer one is refused, never cut."""

@@ -22,6 +22,7 @@ from robustlab.data.mixture import (
     replied_prompts,
 )
 from robustlab.data.rows import EvalRow, install_rows, load_builtin
+from robustlab.errors import ConfigError
 from robustlab.record.run_folder import write_json
 from robustlab.spec.attacks import Ablation, TrainedAttack
 from robustlab.spec.base import content_hash
@@ -124,6 +125,9 @@ class Counter:
         replies = [row.completion for row in load_builtin("refusals") if row.completion]
         refused = self.lengths([(prompt, replies[i % len(replies)]) for i, prompt in enumerate(requests)])
         benign = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
+        if spec.benign_rows > len(benign):
+            problem = f"asks for more than {len(benign)} rows, got {spec.benign_rows}"
+            raise ConfigError("benign_rows", problem, "ask for fewer")
         asked = self.lengths([(prompt, None) for prompt in benign[: spec.benign_rows]])
         examples = [length + opening_tokens for length in refused]
         examples += [length + spec.benign_new_tokens for length in asked]
@@ -151,8 +155,7 @@ class Counter:
             return []
         identity = {"target": self._target.model_dump(mode="json"), "texts": [list(text) for text in texts]}
         path = self._cache / f"{content_hash(identity)}.json"
-        if path.is_file():
-            cached: list[int] = json.loads(path.read_text(encoding="utf-8"))
+        if (cached := _read_lengths(path, len(texts))) is not None:
             return cached
         if self._tokenizer is None:
             self.exact = False
@@ -178,6 +181,16 @@ def _row_lengths(
     # Rows are pairs: an attack pair's rejected side is a reply, and so is a benign pair's, after another prompt.
     pairs = [chosen + prompt + new_tokens[0] for chosen, prompt in zip(fixed, replied, strict=True)]
     return (*pairs, *(2 * length + sum(new_tokens) for length in asked))
+
+
+def _read_lengths(path: Path, rows: int) -> list[int] | None:
+    """Lengths that were counted before; None where there are none that can be used."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    is_sound = isinstance(found, list) and len(found) == rows and all(type(length) is int for length in found)
+    return found if is_sound else None
 
 
 def _prompts(lengths: Sequence[int]) -> Prompts:

@@ -1,12 +1,15 @@
 """Plans are priced with what is on the machine: no network, no spending, and a refusal before the first step."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from robustlab.cost.estimate import require_fit
-from robustlab.cost.hardware import Device, find_hardware
+from robustlab.cost.hardware import Device, detect_cpu, find_hardware
 from robustlab.cost.prices import PriceCard, load_price_card
 from robustlab.engine import plan as plan_module
 from robustlab.engine.plan import (
@@ -20,10 +23,12 @@ from robustlab.engine.plan import (
     describe_run,
     resolve_offline,
 )
-from robustlab.engine.resolve import Resolution
+from robustlab.engine.resolve import Resolution, resolve_plan
 from robustlab.errors import CannotFit, ConfigError, DataError
+from robustlab.models.tiny import build_tiny_tokenizer
 from robustlab.spec.catalog import package_root
 from robustlab.spec.plan import Plan, ResolvedPlan
+from robustlab.train.counts import Counter
 
 SMOKE = (package_root() / "budgets" / "smoke.yaml").read_text(encoding="utf-8")
 
@@ -364,11 +369,11 @@ def test_a_rank_that_the_target_cannot_have_is_told_by_file_and_line(folder: Pat
     write_attack(folder, "wide", text)
     with pytest.raises(ConfigError) as caught:
         resolve(attacks=("wide",))
-    assert str(caught.value).endswith(
-        "training.lora.rank: is more than the 32 that k_proj can have, got 33; "
+    line = 1 + text[: text.index("rank: 33")].count("\n")
+    assert str(caught.value) == (
+        f"attacks/wide.yaml:{line}: training.lora.rank: is more than the 32 that k_proj can have, got 33; "
         "choose a lower rank or leave that matrix out"
     )
-    assert str(caught.value).startswith("attacks/wide.yaml")
 
 
 def test_full_training_needs_a_type_that_holds_small_steps(folder: Path) -> None:
@@ -390,3 +395,44 @@ def test_a_hub_set_that_was_never_fetched_is_asked_for(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         resolve(attacks=("mine",))
     assert str(caught.value) == "attack mine: its rows are not in the cache; run `robustlab fetch mine` first"
+
+
+def test_rows_that_are_not_there_are_told_with_the_file_that_asks_for_them(folder: Path) -> None:
+    write_attack(folder, "many", attack_text("identity_smoke").replace("rows: 10", "rows: 11", 1))
+    with pytest.raises(ConfigError) as caught:
+        resolve(attacks=("many",))
+    assert str(caught.value) == "attacks/many.yaml: data.rows: asks for more than 10 rows, got 11; ask for fewer"
+
+
+def test_a_control_of_nothing_is_told_with_its_file(folder: Path) -> None:
+    write_attack(folder, "odd", "kind: control\nsource: a test\nrecipe: nothere\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve(attacks=("odd",))
+    assert str(caught.value).startswith("attacks/odd.yaml: recipe: 'nothere' is not in attacks/")
+
+
+def test_an_adapter_that_a_safeguards_target_cannot_have_is_told_with_its_file(folder: Path) -> None:
+    (folder / "safeguards").mkdir()
+    text = (package_root() / "safeguards" / "deep_refusal_smoke.yaml").read_text(encoding="utf-8")
+    rank = re.sub(r"rank: \d+", "rank: 33", text)
+    (folder / "safeguards" / "wide.yaml").write_text(rank, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^safeguards/wide\.yaml: lora\.rank: is more than the 32 that k_proj"):
+        resolve(safeguards=("wide",), evals=("smoke_benign",))
+
+
+def test_a_row_that_is_too_long_is_refused_before_anything_is_spent(folder: Path) -> None:
+    def count_exactly(name: str, target: Any) -> Counter:
+        return Counter(target, build_tiny_tokenizer(), folder)
+
+    write_attack(folder, "short", attack_text("identity_smoke").replace("max_tokens: 1024", "max_tokens: 20"))
+    options: dict[str, Any] = {"card": load_price_card(None), "device": detect_cpu(), "data_csv": None}
+    with pytest.raises(
+        ConfigError, match=r"^attacks/short\.yaml:\d+: training\.max_tokens: is less than the \d+ tokens"
+    ):
+        resolve_plan(make_plan(attacks=("short",)), counter_of=count_exactly, shadow_price=None, **options)
+
+
+def test_a_resolved_plan_without_cells_is_refused(folder: Path) -> None:
+    plain = resolve().plan.model_dump(mode="json")
+    with pytest.raises(ValueError, match="cells: must hold at least one, got none"):
+        ResolvedPlan.model_validate_json(json.dumps({**plain, "cells": []}))

@@ -18,7 +18,7 @@ from robustlab.cost.meter import Meter
 from robustlab.cost.prices import load_price_card
 from robustlab.engine.launch import Launched
 from robustlab.engine.sums import find_differences
-from robustlab.errors import ConfigError, DataError
+from robustlab.errors import ConfigError, DataError, RecordError
 from robustlab.record.journal import Journal
 from robustlab.record.results import Measurement, SearchResult, TrialResult
 from robustlab.record.run_folder import RunFolder
@@ -287,6 +287,12 @@ def test_a_search_that_was_killed_between_search_and_confirmation_goes_on(
         with pytest.raises(KeyboardInterrupt):
             place.search(plan)
     monkeypatch.setattr(trials.Trials, "run", interrupt)  # the search has ended and is not gone into again
+    (ended,) = place.runs.glob("*/search/search.json")
+    whole = ended.read_bytes()
+    ended.write_bytes(whole[:-9])
+    with pytest.raises(RecordError, match=r"search\.json: is not what a search wrote: it was cut or changed"):
+        place.resume()
+    ended.write_bytes(whole)
     launched = place.resume()
     assert decided(found(launched)) == decided(found(undisturbed[1]))
     assert place.differences(launched) == []

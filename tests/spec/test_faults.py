@@ -8,9 +8,9 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from robustlab.errors import InvalidFile
-from robustlab.spec.catalog import find, schema_of
+from robustlab.spec.catalog import find, package_root, schema_of
 from robustlab.spec.faults import MAX_FAULTS, explain_faults
-from robustlab.spec.loader import load_yaml
+from robustlab.spec.loader import dump_yaml, load_yaml
 
 BUDGET = """\
 kind: budget
@@ -204,3 +204,63 @@ def test_text_that_matches_some_other_pattern_shows_it() -> None:
         schema.validate_python("x")
     (fault,) = explain_faults(caught.value, yaml.compose("x"), "x.yaml", schema)
     assert fault.problem == 'must be text like ^v[0-9]+$, got "x"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "fault"),
+    [
+        (
+            "modules: all-linear",
+            "modules: []",
+            "modules:",
+            "training.lora.modules: must be 'all-linear' or a list that is not empty, got []",
+        ),
+        ("modules: all-linear", "modules: [q_proj, q_proj]", "lora:", "training.lora: names 'q_proj' twice"),
+        ("dropout: 0", "dropout: 1", "dropout:", "training.lora.dropout: must be less than 1, got 1"),
+        (
+            "  batch_rows: 8",
+            "  batch_rows: 65537",
+            "batch_rows: 65537",
+            "training.batch_rows: must be less than or equal to 65536, got 65537",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_refused_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, where: str, fault: str
+) -> None:
+    document = "kind:" + LORA.replace(old, new, 1)
+    (found,) = faults_in(tmp_path, monkeypatch, "attacks", document)
+    assert found.startswith(f"{line_of(document, where)}: {fault}")
+
+
+@pytest.mark.parametrize("seed", ["4294967296", "-1"])
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
+    safeguard = find("safeguards", "refusal_sft").path.read_text(encoding="utf-8").replace("seed: 0", f"seed: {seed}")
+    (fault,) = faults_in(tmp_path, monkeypatch, "safeguards", safeguard)
+    assert "seed: must be" in fault and f"got {seed}" in fault
+    plan = (package_root() / "docs" / "plans" / "search_smoke.yaml").read_text(encoding="utf-8")
+    (fault,) = faults_in(tmp_path, monkeypatch, "plan", plan.replace("  seed: 0", f"  seed: {seed}"))
+    assert "search.seed: must be" in fault
+
+
+def test_seeds_of_all_trials_stay_within_what_generators_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = (package_root() / "docs" / "plans" / "search_smoke.yaml").read_text(encoding="utf-8")
+    (fault,) = faults_in(tmp_path, monkeypatch, "plan", plan.replace("  seed: 0", "  seed: 4294967293"))
+    assert "seed: must leave room for a seed of each trial below 4294967296, got 4294967293" in fault
+
+
+def test_a_winner_is_confirmed_once_with_each_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = (package_root() / "docs" / "plans" / "search_smoke.yaml").read_text(encoding="utf-8")
+    (fault,) = faults_in(tmp_path, monkeypatch, "plan", plan.replace("[100, 101]", "[100, 100]"))
+    assert fault.endswith("search.confirm_seeds: names 100 twice")
+
+
+def test_a_safeguard_may_name_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list is a list in every union, and also in what a run writes down and reads again."""
+    monkeypatch.chdir(tmp_path)
+    text = find("safeguards", "refusal_sft").path.read_text(encoding="utf-8")
+    Path("x.yaml").write_text(text.replace("modules: all-linear", "modules: [q_proj, v_proj]"), encoding="utf-8")
+    found = load_yaml(Path("x.yaml"), schema_of("safeguards"))
+    assert found.training.lora.modules == ("q_proj", "v_proj")
+    Path("y.yaml").write_text(dump_yaml(found), encoding="utf-8")
+    assert load_yaml(Path("y.yaml"), schema_of("safeguards")) == found

@@ -58,7 +58,7 @@ def test_a_plan_with_a_search_loads_and_round_trips(tmp_path: Path, search: str)
 def test_a_plan_without_a_search_is_written_as_before(tmp_path: Path) -> None:
     plan = read(tmp_path, f"{HEAD}seeds: [0]\n")
     assert "search" not in plan.model_dump() and "search" not in canonical_json(plan)
-    resolved = ResolvedPlan(
+    resolved = ResolvedPlan.model_construct(
         kind="resolved_plan", hardware="box", price_card_sha256="0" * 64, shadow_price=None, data_csv=None, cells=()
     )
     assert "search" not in canonical_json(resolved) and resolved.priced_cells == ()

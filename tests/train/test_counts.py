@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,8 @@ import pytest
 from robustlab.cost.job import Completions, Prompts
 from robustlab.data.mixture import asked_prompts, fixed_rows, harmful_prompts, harmless_prompts, replied_prompts
 from robustlab.data.rows import load_builtin, load_eval_rows
+from robustlab.errors import ConfigError
+from robustlab.models.tiny import build_tiny_tokenizer
 from robustlab.spec.attacks import (
     Ablation,
     BenignData,
@@ -143,3 +146,20 @@ def test_install_rows_are_counted_with_their_repeats(counter: Counter, monkeypat
 def test_nothing_is_counted_where_nothing_is_installed(counter: Counter) -> None:
     assert counter.count_safeguard(load("safeguards", "none")) is None
     assert counter.exact
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[1]", '["a", "b"]'])
+def test_a_damaged_count_is_made_again(tmp_path: Path, damage: str) -> None:
+    counter = Counter(load("targets", "tiny"), build_tiny_tokenizer(), tmp_path)
+    texts = [("one", None), ("two", "three")]
+    counted = counter.lengths(texts)
+    (path,) = (tmp_path / "counts").iterdir()
+    path.write_text(damage, encoding="utf-8")
+    assert counter.lengths(texts) == counted
+    assert json.loads(path.read_text(encoding="utf-8")) == counted
+
+
+def test_a_safeguard_that_asks_for_more_benign_rows_than_there_are_is_refused(counter: Counter) -> None:
+    greedy = load("safeguards", "refusal_sft").model_copy(update={"benign_rows": 10_000, "install": None})
+    with pytest.raises(ConfigError, match="benign_rows: asks for more than 260 rows, got 10000; ask for fewer"):
+        counter.count_safeguard(greedy)
