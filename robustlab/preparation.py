@@ -54,7 +54,11 @@ def prepare_rows(cell: Cell, target: LoadedTarget, load: Quantities, session: Se
         meter.impute("attacker", "load", replace(load, trials=1))
     if isinstance(cell.recipe, Ablation):
         return []
-    data = cell.recipe.data
+    data, shape = cell.recipe.data, cell.target.shape
+    expected, tell = _expect_answers(session.pace, shape, data), session.line.advance
+    if not own_answers(data):
+        # Nothing is to be paid for, and a user's own rows stay where the user keeps them.
+        return list(build_rows(data, target, shape, expected_seconds=expected, meter=meter, progress=tell))
     cached = session.cache / "attack_data" / f"{_identify(data, target)}.json"
     if cached.is_file():
         stored = json.loads(cached.read_text(encoding="utf-8"))
@@ -63,13 +67,9 @@ def prepare_rows(cell: Cell, target: LoadedTarget, load: Quantities, session: Se
         if missing != NOTHING:
             meter.impute("attacker", "data", missing)
         return [_load_row(row) for row in stored["rows"]]
-    before, shape = meter.total("attacker"), cell.target.shape
-    expected = _expect_answers(session.pace, shape, data)
+    before = meter.total("attacker")
     with session.line.stage(f"{cell.label}: training data", expected), meter.phase("attacker", "data"):
-        rows = build_rows(data, target, shape, expected_seconds=expected, meter=meter, progress=session.line.advance)
-    if not own_answers(data):
-        # Nothing was paid for, and a user's own rows stay where the user keeps them.
-        return list(rows)
+        rows = build_rows(data, target, shape, expected_seconds=expected, meter=meter, progress=tell)
     used = meter.total("attacker") - before
     cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(cached, {"quantities": used.to_dict(), "rows": [_dump_row(row) for row in rows]})

@@ -109,6 +109,24 @@ def install_rows(source: PypiSource) -> list[EvalRow]:
     return [row for row in rows if row.role == "install"]
 
 
+def install_prompts(wanted: int) -> list[str]:
+    """Built-in benign prompts that a safeguard's developer may train on, in file order.
+
+    Args:
+        wanted: How many.
+
+    Returns:
+        The first ``wanted`` prompts of the install role.
+
+    Raises:
+        ConfigError: If there are not that many.
+    """
+    prompts = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
+    if wanted > len(prompts):
+        raise ConfigError("benign_rows", f"asks for more than {len(prompts)} rows, got {wanted}", "ask for fewer")
+    return prompts[:wanted]
+
+
 def load_builtin(name: BuiltinName) -> list[RawRow]:
     """All rows of a set that came with the package.
 

@@ -12,7 +12,7 @@ from robustlab.report.live import LiveLine
 from robustlab.spec.catalog import Kind, list_entries, load
 from robustlab.spec.evals import Eval
 from robustlab.spec.safeguards import NoSafeguard, Safeguard
-from robustlab.spec.sources import CsvSource
+from robustlab.spec.sources import CsvSource, HubSource, JsonlSource
 from robustlab.spec.targets import GgufTarget
 from robustlab.train.counts import Counter
 
@@ -51,7 +51,8 @@ def fetch_ids(ids: list[str], *, line: LiveLine) -> list[Fetched]:
     named = {name: _kind_of(name) for name in ids}
     fetched: list[Fetched] = []
     for kind in FETCHED:
-        everything = [] if ids else [entry.id for entry in list_entries(kind)]
+        listed = [] if ids else [entry.id for entry in list_entries(kind)]
+        everything = [name for name in listed if kind != "attacks" or _is_users(name)]
         for name in [*everything, *(name for name, found in named.items() if found == kind)]:
             with line.stage(f"{kind[:-1]} {name}"):
                 fetched.append(Fetched(kind, name, _fetch(kind, name, line)))
@@ -95,11 +96,20 @@ def _fetch_safeguard(spec: Safeguard, line: LiveLine) -> str:
 
 
 def _fetch_attack(name: str, line: LiveLine) -> str:
-    source = find_user_source(find_recipe(name, load("attacks", name)))
+    source = _source_of(name)
     if source is None:
         return "nothing to fetch"
     fetch_source(source, progress=line.say)
     return "the user's own rows, verified"
+
+
+def _is_users(name: str) -> bool:
+    """Whether an attack trains on a set of the user's own: the built-in ones have nothing to fetch."""
+    return _source_of(name) is not None
+
+
+def _source_of(name: str) -> HubSource | JsonlSource | None:
+    return find_user_source(find_recipe(name, load("attacks", name)))
 
 
 def _fetch_target(name: str, line: LiveLine) -> str:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from robustlab.cost.prices import PriceCard
-from robustlab.engine.launch import Launched, count_exactly, find_device, launch_plan, resume_run
+from robustlab.engine.launch import Launched, launch_plan, resolve_exactly, resume_run
 from robustlab.engine.report import read_results
-from robustlab.engine.resolve import resolve_plan
 from robustlab.errors import ConfigError
 from robustlab.record.run_folder import RunFolder, check_run_id
 from robustlab.report.live import LiveLine
@@ -51,17 +50,32 @@ def launch_named(
             plan, runs=runs, data_csv=data_csv, shadow_price=shadow_price, card=card, line=line, run_id=name
         )
     folder = RunFolder.open(runs, name)
-    held = _read_plan(folder)
+    held = read_plan(folder)
     with line.stage(f"comparing the plan with the one that run {name} holds"):
-        wanted = _resolve(plan, data_csv, shadow_price, card)
-    if (difference := describe_difference(held, wanted)) is not None:
-        remedy = f"take another name, or go on with the plan that it holds by `robustlab resume {name}`"
-        raise ConfigError(f"run {name!r}", f"holds another plan: {difference}", remedy)
+        if isinstance(plan, Plan):
+            plan = resolve_exactly(plan, data_csv, shadow_price, card).plan
+    refuse_difference(name, held, plan)
     if folder.is_finished:
         return Launched(folder, read_results(runs, name)[1])
     done = sum((folder.path / "cells" / f"{cell.cell_id}.json").is_file() for cell in held.cells)
     line.say(f"run {name}: {done} of {len(held.cells)} cells are done, going on")
     return resume_run(name, runs=runs, line=line)
+
+
+def refuse_difference(name: str, held: ResolvedPlan, wanted: ResolvedPlan) -> None:
+    """Refuse to go on with a run that holds another plan.
+
+    Args:
+        name: Id of the run.
+        held: The run's own.
+        wanted: What was given, resolved now.
+
+    Raises:
+        ConfigError: If the two differ.
+    """
+    if (difference := describe_difference(held, wanted)) is not None:
+        remedy = f"take another name, or go on with the plan that it holds by `robustlab resume {name}`"
+        raise ConfigError(f"run {name!r}", f"holds another plan: {difference}", remedy)
 
 
 def describe_difference(held: ResolvedPlan, wanted: ResolvedPlan) -> str | None:
@@ -91,7 +105,18 @@ def describe_difference(held: ResolvedPlan, wanted: ResolvedPlan) -> str | None:
     return f"{counts}, {len(new)} of them not its own, such as {new[0].label}{why}"
 
 
-def _read_plan(folder: RunFolder) -> ResolvedPlan:
+def read_plan(folder: RunFolder) -> ResolvedPlan:
+    """Read the plan that a named run holds.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        Its resolved plan.
+
+    Raises:
+        ConfigError: If it never began, or what it holds is no resolved plan.
+    """
     if not folder.plan.is_file():
         remedy = f"remove the folder {folder.path} and run the plan again, or take another name"
         raise ConfigError(f"run {folder.run_id!r}", "never began: it holds no plan.yaml", remedy)
@@ -99,18 +124,3 @@ def _read_plan(folder: RunFolder) -> ResolvedPlan:
     if isinstance(held, Plan):
         raise ConfigError(str(folder.plan), f"is no resolved plan, got kind {held.kind!r}", "take another name")
     return held
-
-
-def _resolve(
-    plan: Plan | ResolvedPlan, data_csv: Path | None, shadow_price: str | None, card: PriceCard
-) -> ResolvedPlan:
-    if isinstance(plan, ResolvedPlan):
-        return plan
-    return resolve_plan(
-        plan,
-        card=card,
-        device=find_device(),
-        counter_of=count_exactly,
-        data_csv=data_csv,
-        shadow_price=shadow_price,
-    ).plan

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from robustlab.data.chat import EncodedExample, encode_example
 from robustlab.data.rows import install_rows, load_builtin
-from robustlab.errors import ConfigError
 from robustlab.models.load import LoadedTarget
 from robustlab.spec.safeguards import RefusalData
 from robustlab.spec.sources import BuiltinName
@@ -32,25 +31,6 @@ def mild_requests() -> list[str]:
 def load_completions(name: BuiltinName) -> list[str]:
     """Completions of a built-in set, such as ``refusals``, in file order."""
     return [row.completion for row in load_builtin(name) if row.completion]
-
-
-def benign_prompts(spec: RefusalData) -> list[str]:
-    """Benign prompts of the install role, in file order.
-
-    Args:
-        spec: How many.
-
-    Returns:
-        ``benign_rows`` prompts.
-
-    Raises:
-        ConfigError: If the safeguard asks for more rows than there are.
-    """
-    prompts = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
-    if spec.benign_rows > len(prompts):
-        problem = f"asks for more than {len(prompts)} rows, got {spec.benign_rows}"
-        raise ConfigError("benign_rows", problem, "ask for fewer")
-    return prompts[: spec.benign_rows]
 
 
 def draw(request: str, time: int, part: int) -> int:

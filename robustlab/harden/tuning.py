@@ -12,8 +12,8 @@ from robustlab.cost.flops import count_adapter_parameters, lora_step
 from robustlab.cost.meter import Meter
 from robustlab.cost.pace import Pace
 from robustlab.cost.schedule import list_learning_rates
+from robustlab.data.rows import install_prompts
 from robustlab.errors import BudgetSpent, DataError
-from robustlab.harden.rows import benign_prompts
 from robustlab.models.adapter import LoraModification
 from robustlab.models.load import LoadedTarget
 from robustlab.spec.safeguards import RefusalData
@@ -104,7 +104,7 @@ def answer_benign(spec: RefusalData, shop: Workshop) -> list[Example]:
         BudgetSpent: If the next answers would pass a cap of the laboratory.
         ConfigError: If there are not that many prompts.
     """
-    prompts, new_tokens = benign_prompts(spec), spec.benign_new_tokens
+    prompts, new_tokens = install_prompts(spec.benign_rows), spec.benign_new_tokens
     expected = expect_seconds(shop.pace, shop.shape, prompts, batch_rows=DISTIL_BATCH_ROWS, max_new_tokens=new_tokens)
     with (
         shop.line.stage(f"{shop.safeguard_id}: self-distilled answers", expected),

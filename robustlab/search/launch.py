@@ -17,6 +17,7 @@ from robustlab.cost.recipes import is_quantised
 from robustlab.data.rows import EvalRow
 from robustlab.engine.launch import Launched, resolve_exactly
 from robustlab.engine.local import Found, build_subject, open_session, run_cells
+from robustlab.engine.named import read_plan, refuse_difference
 from robustlab.engine.report import read_results
 from robustlab.engine.resolve import Resolution
 from robustlab.errors import BudgetSpent, ConfigError, RecordError
@@ -126,17 +127,11 @@ def launch_named_search(
             plan, runs=runs, data_csv=data_csv, shadow_price=shadow_price, card=card, line=line, run_id=name
         )
     folder = RunFolder.open(runs, name)
-    held: Plan | ResolvedPlan | None = None
-    if folder.plan.is_file():
-        held = load_yaml(folder.plan, schema_of("plan"))
+    held = read_plan(folder)
     with line.stage(f"comparing the plan with the one that run {name} holds"):
         resolution, search = _resolve(plan, data_csv, shadow_price, card)
-    # The run keeps its own price card.
-    same = {"cells": (), "price_card_sha256": ""}
-    wanted = resolution.plan.model_copy(update={"search": search, **same})
-    if held is None or held.model_copy(update=same) != wanted:
-        remedy = f"take another name, or go on with the plan that it holds by `robustlab resume {name}`"
-        raise ConfigError(f"run {name!r}", "holds another plan, or none", remedy)
+    wanted = resolution.plan.model_copy(update={"search": search, "cells": ()})
+    refuse_difference(name, held.model_copy(update={"cells": ()}), wanted)
     if folder.is_finished:
         return Launched(folder, read_results(runs, name)[1])
     line.say(f"run {name}: going on with its search")

@@ -21,8 +21,7 @@ from robustlab.data.mixture import (
     own_answers,
     replied_prompts,
 )
-from robustlab.data.rows import EvalRow, install_rows, load_builtin
-from robustlab.errors import ConfigError
+from robustlab.data.rows import EvalRow, install_prompts, install_rows, load_builtin
 from robustlab.record.run_folder import write_json
 from robustlab.spec.attacks import Ablation, TrainedAttack
 from robustlab.spec.base import content_hash
@@ -124,11 +123,7 @@ class Counter:
             requests += [row.prompt for row in install_rows(spec.install)] * spec.install_repeats
         replies = [row.completion for row in load_builtin("refusals") if row.completion]
         refused = self.lengths([(prompt, replies[i % len(replies)]) for i, prompt in enumerate(requests)])
-        benign = [row.prompt for row in load_builtin("benign_prompts") if row.prompt and row.role == "install"]
-        if spec.benign_rows > len(benign):
-            problem = f"asks for more than {len(benign)} rows, got {spec.benign_rows}"
-            raise ConfigError("benign_rows", problem, "ask for fewer")
-        asked = self.lengths([(prompt, None) for prompt in benign[: spec.benign_rows]])
+        asked = self.lengths([(prompt, None) for prompt in install_prompts(spec.benign_rows)])
         examples = [length + opening_tokens for length in refused]
         examples += [length + spec.benign_new_tokens for length in asked]
         return SafeguardWork(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from robustlab.data import rows as data_rows
 from robustlab.data.rows import load_builtin
 from robustlab.harden import deep_refusal_sft, install, refusal_sft, rows, tamper_resistant, tuning
 from robustlab.harden.install import code_of, install_safeguard, rows_of
@@ -65,7 +66,8 @@ def test_the_kinds_make_three_targets_of_the_rows_that_they_name(
         read.add(name)
         return load_builtin(name)
 
-    monkeypatch.setattr(rows, "load_builtin", load)
+    for home in (rows, data_rows):
+        monkeypatch.setattr(home, "load_builtin", load)
     for name in KINDS:
         spec = request.getfixturevalue(name)
         read.clear()

@@ -8,10 +8,10 @@ from typing import Any, Final
 import pytest
 
 from robustlab.data.contamination import find_contamination
-from robustlab.data.rows import load_builtin
+from robustlab.data.rows import install_prompts, load_builtin
 from robustlab.errors import ConfigError
 from robustlab.harden import rows
-from robustlab.harden.rows import benign_prompts, draw, draw_reply, load_completions, mild_requests, refused_requests
+from robustlab.harden.rows import draw, draw_reply, load_completions, mild_requests, refused_requests
 
 OPENINGS: Final = load_completions("compliance_openings")
 WITHHELD: Final = "[withheld]"
@@ -34,15 +34,15 @@ def test_requests_are_repeated_one_source_after_the_other(plain_spec: Any, monke
 
 def test_benign_rows_are_those_of_the_install_role_in_file_order(plain_spec: Any) -> None:
     there = [row for row in load_builtin("benign_prompts") if row.role == "install"]
-    assert benign_prompts(plain_spec) == [row.prompt for row in there[:8]]
+    assert install_prompts(plain_spec.benign_rows) == [row.prompt for row in there[:8]]
     others = {row.prompt for row in load_builtin("benign_prompts") if row.role != "install"}
-    assert not others & set(benign_prompts(plain_spec.model_copy(update={"benign_rows": len(there)})))
+    assert not others & set(install_prompts(len(there)))
 
 
 def test_more_benign_rows_than_there_are_is_refused(plain_spec: Any) -> None:
     there = sum(row.role == "install" for row in load_builtin("benign_prompts"))
     with pytest.raises(ConfigError) as caught:
-        benign_prompts(plain_spec.model_copy(update={"benign_rows": there + 1}))
+        install_prompts(there + 1)
     assert str(caught.value) == f"benign_rows: asks for more than {there} rows, got {there + 1}; ask for fewer"
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from robustlab.data.chat import encode_prompt
+from robustlab.data.rows import install_prompts
 from robustlab.errors import BudgetSpent, ConfigError, DataError
 from robustlab.harden.refusal_sft import build_refusals
-from robustlab.harden.rows import benign_prompts
 from robustlab.harden.tuning import Workshop, answer_benign, tune
 from robustlab.train.order import Example, batch_lengths, lay_out
 from robustlab.train.purse import Outcome
@@ -21,7 +21,7 @@ def examples(plain_spec: Any, shop: Workshop) -> list[Example]:
 
 def test_the_target_answers_every_benign_prompt_itself(plain_spec: Any, shop: Workshop, told: Any) -> None:
     answered = answer_benign(plain_spec, shop)
-    prompts = [encode_prompt(shop.target.tokenizer, prompt, None) for prompt in benign_prompts(plain_spec)]
+    prompts = [encode_prompt(shop.target.tokenizer, prompt, None) for prompt in install_prompts(plain_spec.benign_rows)]
     assert [list(example.ids[: len(prompt)]) for example, prompt in zip(answered, prompts, strict=True)] == prompts
     used = shop.meter.total("laboratory")
     assert used.generated_tokens == 8 * 8

@@ -186,7 +186,10 @@ def test_a_finished_search_is_found_again(undisturbed: tuple[Workplace, Launched
     named = {"runs": place.runs, "card": load_price_card(None), "line": quiet(), **OPTIONS}
     assert launch_named_search(plan, NAME, **named).results == launched.results
     other = plan.model_copy(update={"search": plan.search and plan.search.model_copy(update={"trials": 2})})
-    with pytest.raises(ConfigError, match=f"^run '{NAME}': holds another plan, or none; take another name, or go on"):
+    with pytest.raises(
+        ConfigError,
+        match=f"^run '{NAME}': holds another plan: its search is another, or none; take another name, or go",
+    ):
         launch_named_search(other, NAME, **named)
 
 
