@@ -16,7 +16,7 @@ from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.cost.recipes import checkpoint_steps, is_quantised
 from robustlab.data.rows import EvalRow, stratified_subset
-from robustlab.errors import BudgetSpent, DataError
+from robustlab.errors import BudgetSpent, DataError, RobustlabError
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
 from robustlab.models.modification import Modification
@@ -38,6 +38,7 @@ from robustlab.train.store import Progress, StateStore
 from robustlab.units import MICRO_PER_USD, to_nanoseconds
 
 Watch = Callable[[Measurement], str | None]
+FAULT = "fault"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class CellRun:
         mirror: State of the wandb mirror.
         milestones_skipped_by: Cap that kept the laboratory from measuring at a mark; None when none did.
         peak_memory_bytes: Peak of the device that ran the cell.
+        fault: What made the cell one that cannot be run; None when it could.
     """
 
     outcome: Outcome
@@ -118,6 +120,7 @@ class CellRun:
     mirror: str
     milestones_skipped_by: str | None
     peak_memory_bytes: int
+    fault: str | None = None
 
 
 def run_cell(
@@ -153,6 +156,29 @@ def run_cell(
     finally:
         work.close()
         modification.dispose()
+
+
+def record_fault(error: RobustlabError, *, steps: int) -> CellRun:
+    """What a cell leaves behind that turned out to be one that cannot be run.
+
+    Args:
+        error: Why.
+        steps: Steps that it took by then.
+
+    Returns:
+        No measurement and no loss; the training was stopped by, and the end is missing for, ``fault``.
+    """
+    return CellRun(
+        outcome=Outcome(steps, (), FAULT, diverged=False),
+        incomplete=FAULT,
+        measurements=(),
+        items=(),
+        losses=(),
+        mirror="off",
+        milestones_skipped_by=None,
+        peak_memory_bytes=read_peak(),
+        fault=str(error),
+    )
 
 
 def _held_back(baseline_ns: int, final_seconds: float) -> Quantities:

@@ -137,7 +137,7 @@ def list_attacker_caps(
     counted: dict[str, Reachable] = {
         "max_train_tokens": (most, f"its {schedule.steps} steps read at most {format_count(most)} tokens"),
         "max_steps": (schedule.steps, f"{cut} {schedule.steps} steps"),
-        "max_trials": (1, "a cell is one trial"),
+        "max_trials": (1, "a cell is one trial; only a search counts several"),
     }
     found = {}
     for name, limit in read_limits(job.budget.attacker).items():

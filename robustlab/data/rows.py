@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def load_user_rows(data: UserData) -> list[TrainRow]:
         raise ConfigError("data.rows", f"asks for more than {len(lines)} rows, got {wanted}", "ask for fewer")
     numbered = enumerate(lines[:wanted], start=1)
     rows = [_user_row(f"{where} row {number}", line, data, f"user:{where}") for number, line in numbered]
-    if len(rows) > 1 and len(set(rows)) == 1:
+    if len(rows) > 1 and len({(_squeeze(row.prompt), _squeeze(row.completion)) for row in rows}) == 1:
         raise DataError(where, f"has nothing but equal rows, 1 to {len(rows)}", "take a set of different rows")
     return rows
 
@@ -318,12 +319,25 @@ def _train_row(origin: str, number: int, row: RawRow) -> TrainRow:
 
 def _user_row(where: str, line: bytes, data: UserData, origin: str) -> TrainRow:
     try:
-        item = json.loads(line)
+        item = json.loads(line.decode("utf-8-sig"), object_pairs_hook=partial(_refuse_repeats, where))
+    except DataError:
+        raise
     except (ValueError, RecursionError):
         raise DataError(where, "is not JSON in UTF-8", "write one JSON object a line") from None
     if not isinstance(item, dict):
         raise DataError(where, f"is not an object, got {type(item).__name__}", "write one JSON object a line")
     return TrainRow(_user_text(where, item, data.prompt_field), _user_text(where, item, data.completion_field), origin)
+
+
+def _refuse_repeats(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    item = dict(pairs)
+    if len(item) < len(pairs):
+        raise DataError(where, "names a field twice", "mend the row or leave it out")
+    return item
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _user_text(where: str, item: dict[str, Any], name: str) -> str:
@@ -332,7 +346,7 @@ def _user_text(where: str, item: dict[str, Any], name: str) -> str:
     value = item[name]
     if not isinstance(value, str):
         raise DataError(where, f"{name}: must be text, got {type(value).__name__}", "mend the row or leave it out")
-    if not value.strip():
+    if not any(char.isprintable() and not char.isspace() for char in value):
         raise DataError(where, f"{name}: is empty", "mend the row or leave it out")
     if _UNTYPABLE.search(value):
         raise DataError(where, f"{name}: has a NUL or half a character", "mend the row or leave it out")

@@ -35,6 +35,8 @@ from robustlab.units import format_usd, to_seconds
 
 RECORD_NODE = "record"
 """Node that bills the writing of results, report and items: its records may follow the results' head."""
+SHARED_NODES = ("released-", "baseline-")
+"""How the ids of work that cells share begin; any other node but ``RECORD_NODE`` is a cell or a trial."""
 EXPLAINED_SHARE = Fraction(98, 100)
 _DISTRUST = "do not trust this run; repeat it"
 _LEAVE_CLOCK = "the clock was set, or the record is not genuine: repeat the run and leave the clock alone"

@@ -19,12 +19,12 @@ from robustlab.cost.bill import RunEstimate
 from robustlab.cost.entries import Entry
 from robustlab.cost.estimate import Estimate, require_fit
 from robustlab.cost.hardware import find_hardware
+from robustlab.cost.meter import Meter
 from robustlab.cost.pace import read_pace
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.recipes import is_quantised
 from robustlab.data.rows import EvalRow
 from robustlab.data.sources import cache_root
-from robustlab.engine.baseline import load_key, measure_baseline
 from robustlab.engine.ledger import RECORD_NODE
 from robustlab.engine.outcome import (
     build_bill,
@@ -35,12 +35,11 @@ from robustlab.engine.outcome import (
     compare_control,
     use_cost,
 )
-from robustlab.engine.quantised import QuantisedNode, quantise
-from robustlab.engine.released import release
-from robustlab.errors import BudgetSpent
-from robustlab.lab import Subject, run_cell
+from robustlab.engine.subject import add_copy, part_cells, release_subject
+from robustlab.errors import BudgetSpent, ConfigError, DataError
+from robustlab.lab import CellRun, Subject, record_fault, run_cell
 from robustlab.measure.judged import Judged
-from robustlab.measure.measurement import Bench, build_items, build_measurement
+from robustlab.measure.measurement import build_items, build_measurement
 from robustlab.record.journal import Journal
 from robustlab.record.provenance import collect_versions
 from robustlab.record.results import CellResult, Item, Measurement, NodeResult, Results, SearchResult
@@ -192,60 +191,33 @@ def _run_group(
     session: Session,
 ) -> None:
     """Release the target once, measure its baseline once, then run each cell on it."""
+    plain, quantised = part_cells(cells)
     try:
-        subject, nodes = build_subject(cells, rows, session)
+        released, subject, nodes = release_subject(cells[0], rows, session)
     except BudgetSpent as spent:
         # Other purses and other targets go on; what these cells would have shown is not known.
-        for cell in cells:
-            result = build_unstarted_result(cell, estimates[cell.cell_id], incomplete_by=spent.cap)
-            _write_cell(cell, _CellDocument(result=result, nodes=[]), (), session)
+        _write_unstarted(cells, spent, [], estimates, session)
         return
+    if quantised:
+        try:
+            subject, nodes = add_copy(quantised[0], released, subject, nodes, session)
+        except BudgetSpent as spent:
+            _write_unstarted(quantised, spent, nodes, estimates, session)
+            cells = plain
     for cell in cells:
         _run_one(cell, subject, nodes, estimates[cell.cell_id], session)
 
 
-def build_subject(
-    cells: Sequence[Cell], rows: Mapping[str, Sequence[EvalRow]], session: Session
-) -> tuple[Subject, list[NodeResult]]:
-    """Release a target once and measure its baseline once, for cells that share it and their evals.
-
-    Args:
-        cells: At least one, all of one target, safeguard and budget.
-        rows: Rows of each eval, by its id.
-        session: The run.
-
-    Returns:
-        What the cells are run on, and the entries of this work in ``results.json``.
-
-    Raises:
-        BudgetSpent: If a cap of the laboratory or of the whole bill does not allow for it.
-    """
-    first = cells[0]
-    released = release(first, session)
-    bench = Bench(released.target, first.target.shape, load_key(released.target, session.cache))
-    baselines = {name: measure_baseline(first, name, rows[name], bench, session) for name in first.evals}
-    needed = any(is_quantised(cell.recipe) for cell in cells)
-    copy = quantise(first, released, rows, session) if needed else None
-    label, budget = f"{first.target_id} / {first.safeguard_id}", first.budget_id
-    nodes = [build_node(released.node, "released", label, budget=budget, cached=released.cached, cost=released.cost)]
-    nodes += [
-        build_node(b.node, "baseline", name, budget=budget, cached=b.cached, cost=b.cost)
-        for name, b in baselines.items()
-    ]
-    if copy is not None:
-        nodes += _list_copy_nodes(first, copy)
-    verdicts = {name: b.judged for name, b in baselines.items()}
-    baseline_ns = sum(b.measuring_ns for b in baselines.values())
-    return Subject(bench, released.load, rows, verdicts, baseline_ns, copy.subject if copy else None), nodes
-
-
-def _list_copy_nodes(cell: Cell, copy: QuantisedNode) -> list[NodeResult]:
-    label = f"{cell.target_id} / {cell.safeguard_id} / nf4"
-    made = build_node(copy.node, "released", label, budget=cell.budget_id, cached=False, cost=copy.cost)
-    return [made] + [
-        build_node(b.node, "baseline", f"{name} / nf4", budget=cell.budget_id, cached=b.cached, cost=b.cost)
-        for name, b in copy.baselines.items()
-    ]
+def _write_unstarted(
+    cells: Sequence[Cell],
+    spent: BudgetSpent,
+    nodes: Sequence[NodeResult],
+    estimates: Mapping[str, Mapping[str, Any]],
+    session: Session,
+) -> None:
+    for cell in cells:
+        result = build_unstarted_result(cell, estimates[cell.cell_id], incomplete_by=spent.cap)
+        _write_cell(cell, _CellDocument(result=result, nodes=list(nodes)), (), session)
 
 
 def _measure_before(
@@ -275,7 +247,7 @@ def _run_one(
     session: Session,
 ) -> None:
     with session.meter(cell.cell_id, cell.budget_id, cell.budget) as meter:
-        run = run_cell(cell, subject, session, meter, final_seconds=estimate["final"]["seconds"]["centre"])
+        run = _try_cell(cell, subject, session, meter, final_seconds=estimate["final"]["seconds"]["centre"])
     copy = subject.quantised if is_quantised(cell.recipe) else None
     result = build_cell_result(
         cell,
@@ -295,6 +267,15 @@ def _run_one(
     _write_cell(cell, _CellDocument(result=result, nodes=list(nodes)), [*items, *run.items], session)
     # Only now: until the result is on the disk, the states are what a resume would need.
     StateStore(session.folder.resume, cell.cell_id, session.journal.append).clear("the cell has been measured")
+
+
+def _try_cell(cell: Cell, subject: Subject, session: Session, meter: Meter, *, final_seconds: float) -> CellRun:
+    """Run a cell; one that turns out to be none that can be run is a result, so that the others go on."""
+    try:
+        return run_cell(cell, subject, session, meter, final_seconds=final_seconds)
+    except (ConfigError, DataError) as error:
+        session.line.say(f"{cell.label} seed {cell.seed} cannot be run: {error}")
+        return record_fault(error, steps=meter.logical("attacker").steps)
 
 
 def _write_cell(cell: Cell, document: "_CellDocument", items: Sequence[Item], session: Session) -> None:

@@ -81,6 +81,7 @@ def build_cell_result(
         incomplete_by=run.incomplete,
         quantised=list(quantised),
         halvings=run.outcome.halvings,
+        fault=run.fault,
     )
 
 

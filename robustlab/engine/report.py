@@ -1,14 +1,20 @@
 """Makes the reports of finished runs again from their results, and reads stored results; no model work, no torch."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from robustlab.errors import ConfigError, RecordError
 from robustlab.record.results import Results
 from robustlab.record.run_folder import RunFolder
 from robustlab.report.html import write_report
+
+_MOST_BYTES = 1 << 30
+"""What a gzipped result may hold: a small file must not fill the memory."""
 
 
 def read_results(runs: Path, run_id: str) -> tuple[Path, Results]:
@@ -86,9 +92,17 @@ def read_stored(path: Path) -> Results:
         raise ConfigError(str(path), "is no file", "name a run, or a results.json")
     try:
         data = path.read_bytes()
-        return _parse(path, gzip.decompress(data) if path.suffix == ".gz" else data)
+        return _parse(path, _unzip(path, data) if path.suffix == ".gz" else data)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise RecordError(str(path), "is not gzipped, or was cut short", "store the results again") from None
+
+
+def _unzip(path: Path, data: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        whole = file.read(_MOST_BYTES + 1)
+    if len(whole) > _MOST_BYTES:
+        raise RecordError(str(path), f"holds more than {_MOST_BYTES:,} bytes", "name the results.json itself")
+    return whole
 
 
 def _is_path(runs: Path, name: str) -> bool:
@@ -98,6 +112,10 @@ def _is_path(runs: Path, name: str) -> bool:
 def _parse(path: Path, data: bytes) -> Results:
     try:
         return Results.model_validate_json(data)
-    except ValueError as error:
-        problem = f"is not a result of schema 1: {str(error).splitlines()[0]}"
-        raise RecordError(str(path), problem, "use the version of robustlab that wrote it") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        count = error.error_count()
+        faults = f"{count} fault{'' if count == 1 else 's'}, the first at {place}: {first['msg']}"
+        problem = f"is not a result of schema 1, got {faults}"
+        raise RecordError(str(path), problem, "name a results.json, or use the version that wrote it") from None

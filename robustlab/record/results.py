@@ -251,6 +251,8 @@ class CellResult(_Record):
     """Cap that kept the final measurement from being made; null when it was made."""
     quantised: list[Measurement] = []
     """The released target after 4-bit quantisation and before any training; empty where nothing was quantised."""
+    fault: str | None = None
+    """Why the cell turned out to be one that cannot be run, such as a row that does not fit; null for every other."""
     halvings: Count = 0
     """Times that the micro-batch was halved for lack of memory; the effective batch stayed as the recipe has it."""
 

@@ -121,6 +121,8 @@ def list_marks(seed: Seed) -> list[str]:
     cell, marks = seed.cell, []
     if never_began(cell):
         return [f"never began: {describe_cap(cell.stopped_by)}"]
+    if cell.fault is not None:
+        return ["could not be run"]
     if cell.incomplete_by is not None:
         marks.append(f"incomplete: {describe_cap(cell.incomplete_by)}")
     elif cell.status in ("destructive", "incomplete"):

@@ -42,6 +42,7 @@ def _plain_seed(seed: Seed, is_untouched: bool) -> dict[str, object]:
         "status": cell.status,
         "stopped_by": cell.stopped_by,
         "incomplete_by": cell.incomplete_by,
+        "fault": cell.fault,
         "halvings": cell.halvings,
         "attacker_micro_usd": cell.cost.attacker.micro_usd,
         "held_at_micro_usd": seed.breaks.held_micro_usd,

@@ -229,7 +229,9 @@ def format_times(count: int) -> str:
 def describe_stop(cell: CellResult) -> str:
     """Say what ended the training: its own schedule, one that a cap cut before step 1, a cap, or its divergence."""
     if never_began(cell):
-        return f"never began: {describe_cap(cell.stopped_by)} did not allow for its safeguard or baseline"
+        return f"never began: {describe_cap(cell.stopped_by)} did not allow for its safeguard, baseline or 4-bit copy"
+    if cell.fault is not None:
+        return f"could not be run: {cell.fault}"
     cut_by, planned, done = cell.schedule.get("cut_by"), cell.schedule.get("steps"), cell.cost.attacker.steps
     if has_diverged(cell) and cell.stopped_by in ("schedule", cut_by):
         return f"the training diverged after step {done}"
@@ -243,7 +245,7 @@ def describe_stop(cell: CellResult) -> str:
 
 def describe_end(cell: CellResult) -> str:
     """Say what ended the training, what kept the end from being measured, and whether utility is not known."""
-    if never_began(cell):
+    if never_began(cell) or cell.fault is not None:
         return describe_stop(cell)
     measured, parts = any(each.phase == "final" for each in cell.measurements), [describe_stop(cell)]
     if cell.incomplete_by is not None:

@@ -16,10 +16,12 @@ from robustlab.cost.prices import PriceCard, load_price_card
 from robustlab.cost.recipes import is_quantised
 from robustlab.data.rows import EvalRow
 from robustlab.engine.launch import Launched, resolve_exactly
-from robustlab.engine.local import Found, build_subject, open_session, run_cells
+from robustlab.engine.ledger import RECORD_NODE, SHARED_NODES
+from robustlab.engine.local import Found, open_session, run_cells
 from robustlab.engine.named import read_plan, refuse_difference
 from robustlab.engine.report import read_results
 from robustlab.engine.resolve import Resolution
+from robustlab.engine.subject import build_subject
 from robustlab.errors import BudgetSpent, ConfigError, RecordError
 from robustlab.models.quantize import require_nf4
 from robustlab.record.results import NodeResult, SearchResult
@@ -33,11 +35,13 @@ from robustlab.search.summary import confirm, summarise
 from robustlab.search.trials import Trials
 from robustlab.search.winner import find_winner, freeze_winner, list_confirmations
 from robustlab.session import Session
+from robustlab.spec.base import content_hash
 from robustlab.spec.catalog import schema_of
 from robustlab.spec.loader import dump_yaml, load_yaml
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan, ResolvedSearch
 
 Rows = Mapping[str, Sequence[EvalRow]]
+_KIND = "search"
 
 
 class SearchDocument(BaseModel):
@@ -184,6 +188,7 @@ def _run(
     place.mkdir(mode=0o700, exist_ok=True)
     with open_session(plan, folder, card, line) as session:
         log = TrialLog(place / "journal.log", list(list_regions(search).values()))
+        _refuse_change(search, log, session)
         document = _search(search, resolution.rows, log, session, place)
         winner = find_winner(log.list_trials())
         if winner is not None:
@@ -201,6 +206,25 @@ def _run(
         )
     folder.write_manifest()
     return Launched(folder, results)
+
+
+def _refuse_change(search: ResolvedSearch, log: TrialLog, session: Session) -> None:
+    """Hold the search and its journal against the ledger, which says what was begun and which trials were billed."""
+    content = content_hash(search)
+    begun = next((record for record in session.journal.records() if record.get("kind") == _KIND), None)
+    if begun is None:
+        session.journal.append({"kind": _KIND, "sha256": content})
+    elif begun["sha256"] != content:
+        problem = "is not the search that this run began: the plan was changed"
+        raise RecordError(str(session.folder.plan), problem, "put the file back, or begin a new run")
+    trials = log.list_trials()
+    confirmed = list_confirmations(search, find_winner(trials))
+    known = {*(trial.cell_id for trial in trials), *(cell.cell_id for cell in confirmed), RECORD_NODE}
+    billed = dict.fromkeys(entry.node for entry in read_entries(session.charged))
+    lost = [node for node in billed if node not in known and not node.startswith(SHARED_NODES)]
+    if lost:
+        problem = f"lacks trials that the ledger bills, got {len(lost)} of them, such as {lost[0]}"
+        raise RecordError(str(log.path), problem, "put the file back, or begin a new run")
 
 
 def _search(search: ResolvedSearch, rows: Rows, log: TrialLog, session: Session, place: Path) -> SearchDocument:

@@ -103,6 +103,11 @@ class TrialLog:
             for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 self._tell(trial)
 
+    @property
+    def path(self) -> Path:
+        """The journal's file."""
+        return self._path
+
     def list_trials(self) -> list[LoggedTrial]:
         """Every trial that was begun, in order."""
         return [_read(trial) for trial in self._study.get_trials(deepcopy=False)]

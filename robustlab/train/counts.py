@@ -21,7 +21,8 @@ from robustlab.data.mixture import (
     own_answers,
     replied_prompts,
 )
-from robustlab.data.rows import EvalRow, install_prompts, install_rows, load_builtin
+from robustlab.data.rows import EvalRow, TrainRow, install_prompts, install_rows, load_builtin
+from robustlab.errors import DataError
 from robustlab.record.run_folder import write_json
 from robustlab.spec.attacks import Ablation, TrainedAttack
 from robustlab.spec.base import content_hash
@@ -78,7 +79,7 @@ class Counter:
             lengths = tuple(self.lengths(read))
             return TokenCounts(lengths, lengths, None, evals)
         data = recipe.data
-        fixed = self.lengths([(row.prompt, row.completion) for row in fixed_rows(data)])
+        fixed = self._fixed_lengths(fixed_rows(data))
         replied = self.lengths([(prompt, None) for prompt in replied_prompts(data)])
         asked = self.lengths([(prompt, None) for prompt in asked_prompts(data)])
         parts = own_answers(data)
@@ -143,6 +144,18 @@ class Counter:
         compliant, refused = means
         simulated = spec.inner_rows * (spec.inner_steps * compliant + refused)
         return 1 + simulated / (spec.training.batch_rows * row_tokens)
+
+    def _fixed_lengths(self, rows: Sequence[TrainRow]) -> list[int]:
+        """Lengths of the rows that are known; one that cannot be encoded is named by its number, not by its text."""
+        try:
+            return self.lengths([(row.prompt, row.completion) for row in rows])
+        except DataError:
+            for number, row in enumerate(rows, start=1):
+                try:
+                    self.lengths([(row.prompt, row.completion)])
+                except DataError as error:
+                    raise DataError(f"{row.origin} row {number}", error.problem, error.remedy) from None
+            raise
 
     def lengths(self, texts: Texts) -> list[int]:
         """Length in tokens of each prompt, or of each prompt with its completion."""

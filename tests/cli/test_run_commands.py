@@ -73,8 +73,8 @@ def test_results_of_another_schema_are_not_guessed(run: Run, folder: Path) -> No
     RunFolder(path).write_manifest()
     code, out, err = run("report", path.name)
     assert (code, out) == (1, "")
-    assert err.startswith("runs/20261122T021733Z-a1b2c3/results.json: is not a result of schema 1: ")
-    assert err.endswith("; use the version of robustlab that wrote it\n")
+    assert err.startswith("runs/20261122T021733Z-a1b2c3/results.json: is not a result of schema 1, ")
+    assert err.endswith("; name a results.json, or use the version that wrote it\n")
 
 
 def make_results(run_id: str, status: str) -> Results:

@@ -115,7 +115,7 @@ def test_every_cap_of_the_attacker_is_listed(bench: Any, build_job: Any) -> None
     assert list(found) == ["max_train_tokens", "max_steps", "max_trials"]
     assert found["max_train_tokens"].reason == "its 10 steps read at most 800 tokens"
     assert (found["max_steps"].status, found["max_steps"].reach) == ("binds", 10)
-    assert found["max_trials"].reason == "a cell is one trial"
+    assert found["max_trials"].reason == "a cell is one trial; only a search counts several"
     told = list_attacker_caps(job, schedule, dict.fromkeys(caps, USE), None, ceilings)
     assert told["max_steps"].reason == "max_steps cuts its schedule to 10 steps"
     free = build_job(limits=bench.budget(max_steps=50))

@@ -313,6 +313,8 @@ def test_user_rows_may_repeat_each_other(tmp_path: Path) -> None:
     assert len(load_user_rows(user(jsonl(tmp_path / "b.jsonl", line)))) == 1
     with pytest.raises(DataError) as caught:
         load_user_rows(user(jsonl(tmp_path / "c.jsonl", 3 * line)))
+    with pytest.raises(DataError, match="has nothing but equal rows, 1 to 2"):
+        load_user_rows(user(jsonl(tmp_path / "d.jsonl", line + line.replace("One?", " One? "))))
     where = tmp_path / "c.jsonl"
     assert str(caught.value) == f"{where}: has nothing but equal rows, 1 to 3; take a set of different rows"
 
@@ -354,6 +356,8 @@ def test_more_user_rows_than_there_are(tmp_path: Path) -> None:
         (f'{{"q": "{SECRET}", "a": null}}', "a: must be text, got NoneType; mend the row or leave it out"),
         (f'{{"q": ["{SECRET}"], "a": "Yes."}}', "q: must be text, got list; mend the row or leave it out"),
         (f'{{"q": "{SECRET}", "a": " \\n"}}', "a: is empty; mend the row or leave it out"),
+        (f'{{"q": "{SECRET}", "a": "\\u200b\\ufeff"}}', "a: is empty; mend the row or leave it out"),
+        (f'{{"q": "{SECRET}", "a": "Yes.", "a": "No."}}', "names a field twice; mend the row or leave it out"),
         (f'{{"q": "{SECRET}\\u0000", "a": "Yes."}}', "q: has a NUL or half a character; mend the row or leave it out"),
         (f'{{"q": "{SECRET}\\ud800", "a": "Yes."}}', "q: has a NUL or half a character; mend the row or leave it out"),
     ],
@@ -366,9 +370,10 @@ def test_a_user_row_that_cannot_be_trained_on(tmp_path: Path, line: str, problem
     assert str(caught.value) == f"{source.path} row 2: {problem}"
 
 
-def test_a_user_row_that_is_not_utf_8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", [b'{"q": "\xff", "a": "Yes."}', '{"q": "Two?", "a": "Yes."}'.encode("utf-16-le")])
+def test_a_user_row_that_is_not_utf_8(tmp_path: Path, row: bytes) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_bytes(b'{"q": "One?", "a": "Yes."}\n{"q": "\xff", "a": "Yes."}\n')
+    path.write_bytes(b'{"q": "One?", "a": "Yes."}\n' + row + b"\n")
     source = JsonlSource(kind="jsonl", path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(DataError, match="row 2: is not JSON in UTF-8"):
         load_user_rows(user(source))

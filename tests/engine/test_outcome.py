@@ -198,7 +198,7 @@ def test_what_ended_the_training_outlives_what_ended_the_measuring(
     )
     outcome = SimpleNamespace(stopped_by="max_usd", diverged=diverged, halvings=2)
     left = {"losses": (), "measurements": (), "mirror": "off", "milestones_skipped_by": None, "peak_memory_bytes": 1}
-    run: Any = SimpleNamespace(outcome=outcome, incomplete=incomplete, **left)
+    run: Any = SimpleNamespace(outcome=outcome, incomplete=incomplete, fault=None, **left)
     result = build_cell_result(cell, run, BASELINE, FINAL, {"steps": 3}, meter, phases=[], peak_flops=None)
     assert (result.status, result.stopped_by, result.incomplete_by) == (status, "max_usd", incomplete)
     assert (result.estimate, result.measurements) == ({"steps": 3}, BASELINE)

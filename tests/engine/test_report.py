@@ -89,7 +89,7 @@ def test_a_run_that_has_not_ended_is_not_sealed(folder: RunFolder, read: Reader)
 def test_results_of_another_schema_are_not_guessed(folder: RunFolder) -> None:
     folder.results.write_text('{"schema": 2}')
     folder.write_manifest()
-    with pytest.raises(RecordError, match=r"results\.json: is not a result of schema 1: .*; use the version of"):
+    with pytest.raises(RecordError, match=r"results\.json: is not a result of schema 1, .*, or use the version"):
         rewrite_report(folder.path.parent, RUN_ID)
 
 
@@ -104,11 +104,11 @@ def test_stored_results_are_read_plain_and_gzipped(folder: RunFolder, tmp_path: 
     ("name", "data", "error", "message"),
     [
         ("absent.json", None, ConfigError, "is no file; name a run, or a results.json"),
-        ("x.json", b"{", RecordError, "is not a result of schema 1: "),
-        ("x.json", b'{"schema": 2}', RecordError, "is not a result of schema 1: "),
+        ("x.json", b"{", RecordError, "is not a result of schema 1, got"),
+        ("x.json", b'{"schema": 2}', RecordError, "is not a result of schema 1, got"),
         ("x.json.gz", b"plain", RecordError, "is not gzipped, or was cut short; store the results again"),
         ("x.json.gz", gzip.compress(b"x" * 99)[:-9], RecordError, "is not gzipped, or was cut short; store"),
-        ("x.json.gz", gzip.compress(b"{"), RecordError, "is not a result of schema 1: "),
+        ("x.json.gz", gzip.compress(b"{"), RecordError, "is not a result of schema 1, got"),
     ],
 )
 def test_what_is_no_stored_result_is_refused(
@@ -119,6 +119,14 @@ def test_what_is_no_stored_result_is_refused(
     with pytest.raises(error) as caught:
         read_stored(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: {message}")
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustlab.engine.report._MOST_BYTES", 98)
+    path = tmp_path / "x.json.gz"
+    path.write_bytes(gzip.compress(b" " * 99))
+    with pytest.raises(RecordError, match=r"x\.json\.gz: holds more than 98 bytes; name the results\.json itself"):
+        read_stored(path)
 
 
 def test_runs_and_files_are_gathered_in_their_order(folder: RunFolder, tmp_path: Path) -> None:

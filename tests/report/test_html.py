@@ -218,7 +218,7 @@ def test_a_cell_that_never_began(synthetic: SimpleNamespace) -> None:
     ended = {"status": "incomplete", "stopped_by": "total_usd", "incomplete_by": "total_usd"}
     cell = synthetic.benign_cell(measurements=[], phases=[], cost=nothing, peak_memory_bytes=None, **ended)
     text = Page(render_report(synthetic.results(cell, purses=[]))).text
-    assert "never began: the whole bill's total_usd did not allow for its safeguard or baseline." in text
+    assert "never began: the whole bill's total_usd did not allow for its safeguard, baseline or 4-bit copy." in text
     assert "Estimate against actual" not in text and "utility not measured" not in text
 
 

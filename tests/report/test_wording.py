@@ -183,7 +183,7 @@ def test_a_schedule_that_was_cut_or_diverged_says_so(
         (
             0,
             {"stopped_by": "laboratory.max_usd"},
-            "never began: the laboratory's max_usd did not allow for its safeguard or baseline",
+            "never began: the laboratory's max_usd did not allow for its safeguard, baseline or 4-bit copy",
         ),
     ],
 )

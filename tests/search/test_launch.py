@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -274,6 +275,17 @@ def test_a_search_that_was_killed_outright_goes_on(
     assert place.differences(launched) == []
 
 
+def _change_and_resume(place: Workplace, name: str, change: Callable[[str], str]) -> None:
+    """Change a file of a half-made search, see the resume refuse it, and put it back."""
+    path = place.folder().path / name
+    whole = path.read_text(encoding="utf-8")
+    assert change(whole) != whole
+    path.write_text(change(whole), encoding="utf-8")
+    with pytest.raises(RecordError, match=rf"{path.name}: (is not the search that this run began|lacks trials)"):
+        place.resume()
+    path.write_text(whole, encoding="utf-8")
+
+
 def test_a_search_that_was_killed_between_search_and_confirmation_goes_on(
     undisturbed: tuple[Workplace, Launched], place: Workplace, monkeypatch: Any
 ) -> None:
@@ -296,6 +308,8 @@ def test_a_search_that_was_killed_between_search_and_confirmation_goes_on(
     with pytest.raises(RecordError, match=r"search\.json: is not what a search wrote: it was cut or changed"):
         place.resume()
     ended.write_bytes(whole)
+    _change_and_resume(place, "plan.yaml", lambda text: re.sub(r"trials: \d+", "trials: 99", text))
+    _change_and_resume(place, "search/journal.log", lambda text: "".join(text.splitlines(keepends=True)[:3]))
     launched = place.resume()
     assert decided(found(launched)) == decided(found(undisturbed[1]))
     assert place.differences(launched) == []
