@@ -39,7 +39,7 @@ check: $(READY) ## ruff, mypy --strict, import-linter, pydoclint, and every YAML
 	$(BIN)/robustlab check targets safeguards attacks budgets evals
 
 test: $(READY) ## all tests; those that need SmolLM2 run where it has been fetched
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 smoke: $(READY) ## the whole pipeline on the tiny target, under a minute, no download
 	CUDA_VISIBLE_DEVICES= $(BIN)/robustlab run $(SMOKE) --runs $(RUNS)
