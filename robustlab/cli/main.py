@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from robustlab.cli import catalogue, money, runs
+from robustlab.cli import catalogue, gate, money, runs
 from robustlab.errors import RobustlabError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ for _command in (
     runs.run,
     runs.resume,
     runs.report,
+    gate.gate,
     money.reconcile,
     catalogue.doctor,
 ):

@@ -1,4 +1,7 @@
-"""Validates YAML files of any kind, all faults at once. A file's folder tells its kind; elsewhere it is a plan."""
+"""Validates YAML files of any kind, all faults at once. A file's folder tells its kind; elsewhere it is a plan.
+
+A folder named ``policies`` holds release policies.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +50,8 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _kind(file: Path) -> Kind | Literal["plan"]:
+def _kind(file: Path) -> Kind | Literal["plan", "policy"]:
     folder = file.resolve().parent.name
+    if folder == "policies":
+        return "policy"
     return next((kind for kind in KINDS if kind == folder), "plan")

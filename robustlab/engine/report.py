@@ -75,6 +75,23 @@ def gather_results(runs: Path, names: Sequence[str]) -> list[tuple[Path | None, 
     return [(None, read_stored(Path(name))) if _is_path(runs, name) else rewrite_report(runs, name) for name in names]
 
 
+def read_named(runs: Path, name: str) -> Results:
+    """Read the results of a run or of a stored file, and write nothing.
+
+    Args:
+        runs: Folder of runs.
+        name: As for ``gather_results``.
+
+    Returns:
+        The results.
+
+    Raises:
+        ConfigError: If there is no such run or file, or the run is not finished.
+        RecordError: If a run's record is not as its manifest says, or results are not of schema 1.
+    """
+    return read_stored(Path(name)) if _is_path(runs, name) else read_results(runs, name)[1]
+
+
 def read_stored(path: Path) -> Results:
     """Read a ``results.json`` that was carried elsewhere; no manifest seals it there.
 

@@ -18,6 +18,7 @@ from robustlab.spec.budgets import Budget
 from robustlab.spec.evals import Eval
 from robustlab.spec.loader import find_line, load_yaml
 from robustlab.spec.plan import PlanFile
+from robustlab.spec.policy import Policy
 from robustlab.spec.safeguards import Safeguard
 from robustlab.spec.targets import Target
 
@@ -47,8 +48,8 @@ class Entry:
 
 
 @cache
-def schema_of(kind: Kind | Literal["plan"]) -> TypeAdapter[Any]:
-    """Schema of the files in one folder of the catalogue, or of a plan file."""
+def schema_of(kind: Kind | Literal["plan", "policy"]) -> TypeAdapter[Any]:
+    """Schema of the files in one folder of the catalogue, of a plan file, or of a release policy."""
     schemas: dict[str, Any] = {
         "targets": Target,
         "safeguards": Safeguard,
@@ -56,6 +57,7 @@ def schema_of(kind: Kind | Literal["plan"]) -> TypeAdapter[Any]:
         "budgets": Budget,
         "evals": Eval,
         "plan": PlanFile,
+        "policy": Policy,
     }
     return TypeAdapter(schemas[kind])
 
