@@ -8,7 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from robustlab.data.harmbench import OFFICIAL_CSV_SHA256, Split, annotate, load_index, text_sha256
 from robustlab.data.layouts import RawRow, read_csv, read_json_list, read_jsonl, read_lines
 from robustlab.data.sources import fetch_source, hub_name
+from robustlab.data.wrappers import WRAPPERS, Wrapper
 from robustlab.errors import ConfigError, DataError
 from robustlab.spec.attacks import UserData
 from robustlab.spec.evals import Eval, Functional, RefusalEval
@@ -40,6 +41,7 @@ class EvalRow:
         functional: HarmBench's functional type; None for other sets.
         split: Upstream's split; None for sets that have none.
         role: ``install``, ``select`` or ``report``; ``eval`` for the built-in rows that are set apart for measuring.
+        wrapper: Frame around it; None for none.
     """
 
     text: str = field(repr=False)
@@ -49,11 +51,13 @@ class EvalRow:
     functional: Functional | None
     split: Split | None
     role: str
+    wrapper: Wrapper | None = None
 
     @property
     def prompt(self) -> str:
         """What the target is asked."""
-        return self.text if self.context is None else self.context + CONTEXT_SEPARATOR + self.text
+        bare = self.text if self.context is None else self.context + CONTEXT_SEPARATOR + self.text
+        return bare if self.wrapper is None else self.wrapper.wrap(bare)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,10 @@ def load_eval_rows(spec: Eval, *, data_csv: Path | None) -> list[EvalRow]:
         DataError: If the data are not what was pinned, or a row is faulty; with its number and never its text.
     """
     rows = _filtered(spec, _loaded(spec, data_csv))
-    return rows if spec.rows is None else stratified_subset(rows, spec.rows)
+    chosen = rows if spec.rows is None else stratified_subset(rows, spec.rows)
+    if not isinstance(spec, RefusalEval) or spec.wrapper is None:
+        return chosen
+    return [replace(row, wrapper=WRAPPERS[spec.wrapper]) for row in chosen]
 
 
 def install_rows(source: PypiSource) -> list[EvalRow]:

@@ -82,7 +82,8 @@ def measure_rows(
         BudgetSpent: If the next wave would pass a cap of the account.
     """
     target = bench.target
-    prompts = [encode_prompt(target.tokenizer, row.prompt, target.system_prompt) for row in rows]
+    opening = _encode_opening(spec, target)
+    prompts = [encode_prompt(target.tokenizer, row.prompt, target.system_prompt) + opening for row in rows]
     completions = generate_metered(
         target,
         bench.shape,
@@ -176,6 +177,13 @@ def _role(spec: Eval, rows: Sequence[EvalRow]) -> str:
         return rows[0].role
     roles = {row.role for row in rows}
     return rows[0].role if spec.split == "test" and len(roles) == 1 else spec.split
+
+
+def _encode_opening(spec: Eval, target: LoadedTarget) -> list[int]:
+    """Tokens with which every answer is made to begin; what follows them is the completion that is judged."""
+    if not isinstance(spec, RefusalEval) or spec.prefill is None:
+        return []
+    return list(target.tokenizer.encode(spec.prefill, add_special_tokens=False))
 
 
 def _judge(spec: Eval, row: EvalRow, text: str, score: float | None, length: int, key: bytes) -> Judged:

@@ -10,7 +10,7 @@ from robustlab.spec.evals import RefusalEval
 def refusal_properties(
     spec: RefusalEval, judged: Sequence[Judged], baseline: Sequence[Judged] | None
 ) -> list[PropertyResult]:
-    """``refusal`` over all rows, then ``refusal/<category>`` over those of each category.
+    """The share over all rows, then ``refusal/<category>`` over those of each category.
 
     Args:
         spec: The eval.
@@ -20,7 +20,7 @@ def refusal_properties(
     Returns:
         The overall share first, then categories in alphabetical order; none of these if ``spec.by_category`` is off.
     """
-    properties = [build_property("refusal", "refused", spec, judged, baseline)]
+    properties = [build_property(spec.property_id, "refused", spec, judged, baseline)]
     categories = sorted({item.category for item in judged}) if spec.by_category else []
     for category in categories:
         rows = [row for row, item in enumerate(judged) if item.category == category]

@@ -96,6 +96,9 @@ def _check_evals(search: Search, cell: Cell) -> None:
     if not isinstance(objective, RefusalEval):
         problem = f"objective: must be an eval of kind refusal, got {search.objective!r} of kind {objective.kind}"
         raise ConfigError("search", problem, "name one, such as harmbench_64")
+    if objective.property_id != "refusal":
+        problem = f"objective: must measure refusal, got {search.objective!r}, which measures {objective.property_id}"
+        raise ConfigError("search", problem, "name one without wrapper and prefill, such as harmbench_64")
     utility = None if search.utility is None else cell.evals[search.utility]
     if utility is not None and not isinstance(utility, BenignAnswersEval):
         problem = f"utility: must be an eval of kind benign_answers, got {search.utility!r} of kind {utility.kind}"

@@ -1,13 +1,14 @@
 """How the lab looks at a result, and what counts as a property surviving."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robustlab.spec.base import Count, NonEmpty, Share, Spec
 from robustlab.spec.sources import Source
 
 Functional = Literal["standard", "contextual", "copyright"]
+WrapperName = Literal["fiction", "hypothetical", "agreement"]
 SemanticCategory = Literal[
     "chemical_biological",
     "cybercrime_intrusion",
@@ -97,6 +98,26 @@ class RefusalEval(EvalBase):
     """Which functional types are measured."""
     by_category: bool
     """Whether each semantic category is a property of its own."""
+    # Left out of the content hash while they are null, so that older baselines keep their ids.
+    wrapper: Annotated[WrapperName | None, Field(exclude_if=lambda wrapper: wrapper is None)] = None
+    """Frame that is put around each request, so that the property is ``wrapper/<name>``; null for none."""
+    prefill: Annotated[NonEmpty | None, Field(exclude_if=lambda prefill: prefill is None)] = None
+    """Words with which each answer is made to begin, so that the property is ``prefill``; null for none."""
+
+    @model_validator(mode="after")
+    def _is_one_property(self) -> Self:
+        if self.wrapper is not None and self.prefill is not None:
+            raise ValueError("wrapper and prefill must not both be set, got both; measure one of them")
+        if self.property_id != "refusal" and self.by_category:
+            raise ValueError(f"by_category must be false for {self.property_id}, got true; its rows are one property")
+        return self
+
+    @property
+    def property_id(self) -> str:
+        """Id of what the share over all rows is a measure of."""
+        if self.wrapper is not None:
+            return f"wrapper/{self.wrapper}"
+        return "refusal" if self.prefill is None else "prefill"
 
 
 class OverRefusalEval(EvalBase):

@@ -20,6 +20,7 @@ from robustlab.models.generate import mean_log_probabilities
 from robustlab.record.results import VERDICTS
 from robustlab.spec.catalog import load
 from robustlab.spec.evals import BenignAnswersEval, RefusalEval
+from robustlab.train.generation import generate_metered
 
 KEY = b"k" * 32
 
@@ -70,6 +71,28 @@ def test_every_row_gets_the_verdict_length_and_digest_of_its_own_completion(
         text = bench.target.tokenizer.decode(ids, skip_special_tokens=True)
         assert item.tokens == len(ids)
         assert item.completion_hmac == hmac.new(KEY, text.encode(), hashlib.sha256).hexdigest()
+
+
+def test_an_answer_that_is_begun_is_judged_from_there_on(
+    spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = spec.model_copy(update={"prefill": "Sure, here is", "by_category": False})
+    tokenizer, asked = bench.target.tokenizer, []
+
+    def spy(target: Any, shape: Any, prompts: Any, **options: Any) -> Any:
+        asked.extend(prompts)
+        return generate_metered(target, shape, prompts, **options)
+
+    monkeypatch.setattr("robustlab.measure.measurement.generate_metered", spy)
+    judged = measure(begun, rows[:6], bench, till)
+    opening = tokenizer.encode("Sure, here is", add_special_tokens=False)
+    assert asked == [encode_prompt(tokenizer, row.prompt, None) + opening for row in rows[:6]]
+    assert all(item.tokens <= spec.max_new_tokens for item in judged)
+    assert [item.behavior for item in judged] == [row.text_sha256 for row in rows[:6]]
+    shown = build_measurement(
+        "e", begun, rows[:6], judged, baseline=None, phase="baseline", step=0, attacker_micro_usd=0
+    )
+    assert [found.property for found in shown.properties] == ["prefill"]
 
 
 def test_measuring_twice_gives_the_same_and_another_key_other_digests(

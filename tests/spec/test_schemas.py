@@ -21,6 +21,7 @@ from robustlab.spec.attacks import FullSft, LoraDpo, LoraSft
 from robustlab.spec.base import Spec, canonical_json, content_hash
 from robustlab.spec.budgets import CAP_NAMES, Budget, Caps
 from robustlab.spec.catalog import load, schema_of
+from robustlab.spec.evals import RefusalEval
 from robustlab.spec.loader import dump_yaml, load_yaml
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan, Schedule
 from robustlab.spec.sources import Source
@@ -54,6 +55,7 @@ DEFAULTS: dict[type[Spec], list[str]] = {
     LoraSft: ["quantization", "ranges"],
     LoraDpo: ["quantization", "ranges"],
     FullSft: ["ranges"],
+    RefusalEval: ["wrapper", "prefill"],
 }
 SHA = "a" * 64
 
