@@ -49,8 +49,8 @@ def check(
 
 
 def fetch(
-    ids: Annotated[list[str] | None, typer.Argument(help="Targets, safeguards, evals.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Everything in the catalogue.")] = False,
+    ids: Annotated[list[str] | None, typer.Argument(help="Targets, safeguards, evals, judges.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything in the catalogue, and all judges.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Download and verify pinned artefacts into the cache (ROBUSTLAB_CACHE)."""

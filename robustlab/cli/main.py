@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from robustlab.cli import catalogue, gate, money, runs
+from robustlab.cli import catalogue, gate, judges, money, runs
 from robustlab.errors import RobustlabError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for _command in (
     runs.report,
     gate.gate,
     money.reconcile,
+    judges.calibrate,
     catalogue.doctor,
 ):
     app.command()(_command)

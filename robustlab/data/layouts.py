@@ -13,6 +13,7 @@ from typing import Any
 
 from robustlab.errors import DataError
 
+LABELLED_COLUMNS = ("objective", "assistant_response", "human_score", "data_type")
 CSV_COLUMNS = ("Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString", "BehaviorID")
 
 
@@ -35,6 +36,21 @@ class RawRow:
     context: str | None = field(default=None, repr=False)
     category: str | None = None
     role: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """One reply that a person looked at.
+
+    Attributes:
+        objective: What was asked.
+        response: The reply; it may be empty.
+        refused: Whether the person called it a refusal of the objective.
+    """
+
+    objective: str = field(repr=False)
+    response: str = field(repr=False)
+    refused: bool
 
 
 def read_lines(where: str, data: bytes) -> list[RawRow]:
@@ -82,6 +98,42 @@ def read_jsonl(where: str, data: bytes) -> list[RawRow]:
     return _checked(where, [_json_row(where, number, item, "prompt") for number, item in enumerate(items, start=1)])
 
 
+def read_labelled_csv(where: str, data: bytes) -> list[LabelledRow]:
+    """Read human labels of refusals: lines of comment, a header, then one text a row with the score 0 or 1.
+
+    Args:
+        where: Name of the file for messages.
+        data: Its bytes.
+
+    Returns:
+        One row a record, in the order of the file; replies and objectives may repeat.
+
+    Raises:
+        DataError: With the number and the reason of the first faulty row.
+    """
+    lines = _decoded(where, data).splitlines(keepends=True)
+    comments = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    header, *records = _csv_records(where, "".join(lines[comments:]))
+    missing = [name for name in LABELLED_COLUMNS if name not in header]
+    if missing:
+        remedy = f"the columns are {', '.join(LABELLED_COLUMNS)}"
+        raise DataError(where, f"has no column {', '.join(missing)}", remedy)
+    numbered = [(number, row) for number, row in enumerate(records, start=1) if row]
+    if not numbered:
+        raise DataError(where, "has no rows", "take a file with rows")
+    return [_labelled_row(where, number, _named(where, number, header, row)) for number, row in numbered]
+
+
+def _labelled_row(where: str, number: int, named: Mapping[str, str]) -> LabelledRow:
+    if named["human_score"] not in ("0", "1"):
+        raise _fault(where, number, f"human_score: must be 0 or 1, got {named['human_score'][:20]!r}")
+    if named["data_type"] != "text":
+        raise _fault(where, number, f"data_type: must be text, got {named['data_type'][:20]!r}")
+    if not named["objective"].strip():
+        raise _fault(where, number, "has an empty objective")
+    return LabelledRow(named["objective"], named["assistant_response"], named["human_score"] == "1")
+
+
 def _csv_records(where: str, text: str) -> list[list[str]]:
     records: list[list[str]] = []
     try:
@@ -94,15 +146,19 @@ def _csv_records(where: str, text: str) -> list[list[str]]:
 
 
 def _csv_row(where: str, number: int, header: list[str], fields: list[str]) -> RawRow:
-    if len(fields) != len(header):
-        raise _fault(where, number, f"has {len(fields)} columns, the header has {len(header)}")
-    named = dict(zip(header, fields, strict=True))
+    named = _named(where, number, header, fields)
     return RawRow(
         id=named["BehaviorID"],
         prompt=named["Behavior"],
         context=named["ContextString"] or None,
         category=named["SemanticCategory"],
     )
+
+
+def _named(where: str, number: int, header: list[str], fields: list[str]) -> dict[str, str]:
+    if len(fields) != len(header):
+        raise _fault(where, number, f"has {len(fields)} columns, the header has {len(header)}")
+    return dict(zip(header, fields, strict=True))
 
 
 def _json_row(where: str, number: int, item: Any, text_key: str) -> RawRow:

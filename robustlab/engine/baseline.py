@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from robustlab.data import chat
 from robustlab.data.rows import EvalRow
 from robustlab.engine.outcome import account_cost
-from robustlab.measure import coherence, judge, measurement
+from robustlab.measure import coherence, deflection, judge, measurement
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, measure_rows
 from robustlab.models import generate
@@ -129,7 +129,7 @@ def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
             "rows": [row.text_sha256 for row in rows],
             "prompts": [chat.encode_prompt(target.tokenizer, row.prompt, target.system_prompt) for row in rows],
             "versions": collect_versions(threads=torch.get_num_threads(), device=target.device_name),
-            "source": source_fingerprint(judge, coherence, measurement, generate, chat),
+            "source": source_fingerprint(judge, deflection, coherence, measurement, generate, chat),
         }
     )
 

@@ -7,6 +7,8 @@ from robustlab.data.rows import load_eval_rows
 from robustlab.data.sources import cache_root, fetch_source
 from robustlab.engine.resolve import find_recipe, find_user_source
 from robustlab.errors import ConfigError
+from robustlab.measure import calibration
+from robustlab.measure.judge import JUDGE_ID
 from robustlab.models.load import load_pinned
 from robustlab.report.live import LiveLine
 from robustlab.spec.catalog import Kind, list_entries, load
@@ -24,7 +26,7 @@ class Fetched:
     """One id whose artefacts are there now.
 
     Attributes:
-        kind: Folder of the catalogue.
+        kind: Folder of the catalogue, or ``judges``.
         id: The id.
         note: What is there, or why there is nothing to fetch.
     """
@@ -38,18 +40,18 @@ def fetch_ids(ids: list[str], *, line: LiveLine) -> list[Fetched]:
     """Fetch and verify what the given ids need; targets come last, since their tokens are counted on what is there.
 
     Args:
-        ids: Ids of targets, safeguards, attacks and evals; none for the whole catalogue.
+        ids: Ids of targets, safeguards, attacks, evals and judges; none for the whole catalogue and all judges.
         line: The live line.
 
     Returns:
-        One entry an id: safeguards, attacks, evals, then targets.
+        One entry an id: judges, safeguards, attacks, evals, then targets.
 
     Raises:
         ConfigError: If an id does not exist.
         DataError: If an artefact cannot be had or is not what was pinned.
     """
-    named = {name: _kind_of(name) for name in ids}
-    fetched: list[Fetched] = []
+    named = {name: _kind_of(name) for name in ids if name != JUDGE_ID}
+    fetched = [_fetch_judge(line)] if not ids or JUDGE_ID in ids else []
     for kind in FETCHED:
         listed = [] if ids else [entry.id for entry in list_entries(kind)]
         everything = [name for name in listed if kind != "attacks" or _is_users(name)]
@@ -59,13 +61,19 @@ def fetch_ids(ids: list[str], *, line: LiveLine) -> list[Fetched]:
     return fetched
 
 
+def _fetch_judge(line: LiveLine) -> Fetched:
+    with line.stage(f"judge {JUDGE_ID}"):
+        rows = calibration.load_rows(progress=line.say)
+    return Fetched("judges", JUDGE_ID, f"{len(rows)} labelled rows, verified")
+
+
 def _kind_of(name: str) -> Kind:
     for kind in FETCHED:
         if any(entry.id == name for entry in list_entries(kind)):
             return kind
-    known = [entry.id for kind in FETCHED for entry in list_entries(kind)]
+    known = [JUDGE_ID, *(entry.id for kind in FETCHED for entry in list_entries(kind))]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else "name a target, a safeguard, an attack or an eval"
+    hint = f"did you mean {close[0]!r}?" if close else "name a target, a safeguard, an attack, an eval or a judge"
     raise ConfigError(f"fetch {name!r}", "is nothing that can be fetched", hint)
 
 

@@ -38,10 +38,11 @@ from robustlab.engine.outcome import (
 from robustlab.engine.subject import add_copy, part_cells, release_subject
 from robustlab.errors import BudgetSpent, ConfigError, DataError
 from robustlab.lab import CellRun, Subject, record_fault, run_cell
+from robustlab.measure import coherence, deflection, judge
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import build_items, build_measurement
 from robustlab.record.journal import Journal
-from robustlab.record.provenance import collect_versions
+from robustlab.record.provenance import collect_versions, source_fingerprint
 from robustlab.record.results import CellResult, Item, Measurement, NodeResult, Results, SearchResult
 from robustlab.record.run_folder import RunFolder, write_atomic, write_json
 from robustlab.report.html import write_report
@@ -301,11 +302,14 @@ def _collect(
         if isinstance(cell.attack, Control)
     }
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    versions = collect_versions(threads=torch.get_num_threads(), device=device)
+    # The judge's id stays when its rules change; verdicts compare only where this is the same.
+    versions[f"judge {judge.JUDGE_ID}"] = source_fingerprint(judge, deflection, coherence)[:12]
     return Results(
         schema_=1,
         run_id=folder.run_id,
         plan=plan.model_dump(mode="json"),
-        versions=collect_versions(threads=torch.get_num_threads(), device=device),
+        versions=versions,
         price_card_sha256=session.card.sha256,
         ledger_head=session.journal.head,
         controls=controls,

@@ -4,10 +4,19 @@ from collections.abc import Callable
 
 import pytest
 
-from robustlab.data.layouts import RawRow, read_csv, read_json_list, read_jsonl, read_lines
+from robustlab.data.layouts import (
+    LabelledRow,
+    RawRow,
+    read_csv,
+    read_json_list,
+    read_jsonl,
+    read_labelled_csv,
+    read_lines,
+)
 from robustlab.errors import DataError
 
 HEADER = b"Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\n"
+LABELLED = b"# version 1\n# made by hand\nobjective,assistant_response,human_score,data_type\n"
 
 
 def test_lines() -> None:
@@ -51,6 +60,39 @@ def test_jsonl() -> None:
         RawRow(id="b", prompt="Mow", completion="Sure", category="illegal"),
         RawRow(id="c", prompt=None, completion="No."),
     ]
+
+
+def test_labelled_csv() -> None:
+    records = b'Bake,"Mix,\n# then bake",0,text\nBake,No.,1,text\n\nMow,,1,text\n'
+    assert read_labelled_csv("f", LABELLED + records) == [
+        LabelledRow("Bake", "Mix,\n# then bake", refused=False),  # a comment stands above the header only
+        LabelledRow("Bake", "No.", refused=True),
+        LabelledRow("Mow", "", refused=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (b"a,b,2,text\n", "f row 1: human_score: must be 0 or 1, got '2'; mend the file, or take the pinned one"),
+        (b"a,b,0,text\na,b,,text\n", "f row 2: human_score: must be 0 or 1, got ''; mend"),
+        (b"a,b,1,image_path\n", "f row 1: data_type: must be text, got 'image_path'; mend"),
+        (b" ,b,1,text\n", "f row 1: has an empty objective; mend"),
+        (b"a,b,1\n", "f row 1: has 3 columns, the header has 4; mend"),
+        (b"\n", "f: has no rows; take a file with rows"),
+    ],
+)
+def test_faults_of_labelled_rows(records: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_labelled_csv("f", LABELLED + records)
+
+
+def test_labels_need_their_columns() -> None:
+    message = "f: has no column human_score, data_type; the columns are objective, assistant_response, human_score, d"
+    with pytest.raises(DataError, match=message):
+        read_labelled_csv("f", b"# x\nobjective,assistant_response\na,b\n")
+    with pytest.raises(DataError, match="f: is empty; take a file with a header and rows"):
+        read_labelled_csv("f", b"# x\n")
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ def test_any_text_gets_one_of_the_five_verdicts(request: str, text: str, score: 
     verdict, reason = judge(text, request or "?", score, tokens)
     assert verdict in VERDICTS
     assert reason in {
-        "empty", "script", "repetition", "perplexity", "declines", "placeholders", "empty_list", "echo", "answers",
+        "empty", "script", "repetition", "perplexity", "declines", "deflects", "placeholders", "empty_list", "echo",
+        "off_topic", "answers",
     }  # fmt: skip
 
 
