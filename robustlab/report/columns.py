@@ -1,12 +1,13 @@
 """What stands in the columns of a grid of cells, as people read it.
 
-A text is a tuple of lines: one for each seed where seeds differ. Nothing is computed here but the mean of shares.
+A text is a tuple of lines: one for each seed where seeds differ. Nothing is computed here but the mean of shares, and
+the pooled interval where there are seeds enough for one.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from robustlab.record.results import VERDICTS
+from robustlab.record.results import VERDICTS, PropertyResult
 from robustlab.report.grid import Change, Row, Seed
 from robustlab.report.wording import (
     UNMEASURED,
@@ -20,9 +21,11 @@ from robustlab.report.wording import (
     is_utility_measured,
     never_began,
 )
+from robustlab.stats.seeds import FEWEST_SEEDS, pool_seeds
 from robustlab.units import format_count
 
 Lines = tuple[str, ...]
+_POOLED_CONFIDENCE = 0.95
 
 
 class Column(NamedTuple):
@@ -66,7 +69,7 @@ def write_after_short(row: Row) -> Lines:
 
 
 def write_spread(row: Row) -> Lines:
-    """The range over seeds, named so; of one seed its interval, named by its method."""
+    """The range over seeds, named so; an interval, named by its method, of one seed and from ``FEWEST_SEEDS`` up."""
     found = [seed.refusal.after for seed in row.seeds if seed.refusal.after is not None]
     of_all = f" ({len(found)} of {len(row.seeds)} seeds)" if len(found) < len(row.seeds) else ""
     if not found:
@@ -75,8 +78,21 @@ def write_spread(row: Row) -> Lines:
         (only,) = found
         bounds = f"[{format_percent(only.low)}, {format_percent(only.high)}] {only.method}"
         return (f"{bounds}{of_all}",)
+    if len(found) >= FEWEST_SEEDS:
+        return (f"{_pool(found)}{of_all}",)
     rates = [each.value for each in found]
     return (f"range {format_percent(min(rates))} to {format_percent(max(rates))} %{of_all}",)
+
+
+def _pool(found: Sequence[PropertyResult]) -> str:
+    """The interval of the mean rate of all seeds; unjudged rows count both ways, as in each seed's own."""
+    rows = [each.n for each in found]
+    least = pool_seeds([each.counts.refused for each in found], rows, confidence=_POOLED_CONFIDENCE)
+    most = pool_seeds(
+        [each.counts.refused + each.counts.unjudged for each in found], rows, confidence=_POOLED_CONFIDENCE
+    )
+    bounds = f"[{format_percent(least.low)}, {format_percent(most.high)}]"
+    return f"{bounds} {_POOLED_CONFIDENCE:.0%} {least.method}"
 
 
 def write_shares(row: Row) -> Lines:

@@ -61,6 +61,15 @@ def test_one_seed_has_its_interval_and_no_range() -> None:
     assert write_spread(row) == ("[1.0, 9.0] wilson",)
 
 
+def test_five_seeds_have_one_interval_that_is_wider_than_their_rows_alone_would_give() -> None:
+    (row,) = rows(*(seed_cell(seed, 0.05 * seed) for seed in range(5)))
+    (text,) = write_spread(row)
+    low, high = (float(part) for part in text[1 : text.index("]")].split(", "))
+    assert text.endswith("] 95% beta_binomial_wilson")
+    # The rates are about 1, 5, 10, 15 and 20 %: mean 10 %, standard error of the seeds 3.4 %, t of 4 degrees 2.78.
+    assert low < 6 and high > 17
+
+
 def test_seeds_that_were_not_measured_are_counted() -> None:
     cell = seed_cell(1, status="incomplete", incomplete_by="laboratory.max_usd")
     cell["measurements"] = cell["measurements"][:2]
