@@ -88,7 +88,8 @@ def describe_search(search: ResolvedSearch) -> Iterator[str]:
     caps = ", ".join(f"{name} {float(limit):g}" for name, limit in limits.items()) or "no cap but their number"
     yield f"  one purse for all trials and their measurements, {search.cells[0].budget_id}: {caps}"
     seeds = ", ".join(str(seed) for seed in spec.confirm_seeds)
-    yield f"  the winner is trained again with the seeds {seeds} and measured on the report rows"
+    word = "seed" if len(spec.confirm_seeds) == 1 else "seeds"
+    yield f"  the winner is trained again with the {word} {seeds} and measured on the report rows"
 
 
 def _check_evals(search: Search, cell: Cell) -> None:
