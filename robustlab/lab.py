@@ -16,7 +16,7 @@ from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.cost.recipes import checkpoint_steps, is_quantised
 from robustlab.data.rows import EvalRow, stratified_subset
-from robustlab.errors import BudgetSpent, DataError, RobustlabError
+from robustlab.errors import BudgetSpent, ConfigError, DataError
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
 from robustlab.models.modification import Modification
@@ -146,39 +146,20 @@ def run_cell(
 
     Returns:
         What the cell leaves behind; the target is as released. Its resumable states stay until the result is written.
+        A cell that turns out to be one that cannot be run leaves what it has measured by then, and its ``fault``.
     """
     reset_peak()
     meter.reserve_for_laboratory(NOTHING if on_measured else _held_back(subject.baseline_ns_of(cell), final_seconds))
-    modification = build_modification(cell.recipe, subject.bench_of(cell).target, seed=cell.seed)
+    try:
+        modification = build_modification(cell.recipe, subject.bench_of(cell).target, seed=cell.seed)
+    except (ConfigError, DataError) as error:
+        return CellRun(Outcome(0, (), FAULT, diverged=False), FAULT, (), (), (), "off", None, read_peak(), str(error))
     work = _CellWork(cell, subject, session, meter, modification, on_measured)
     try:
         return work.run()
     finally:
         work.close()
         modification.dispose()
-
-
-def record_fault(error: RobustlabError, *, steps: int) -> CellRun:
-    """What a cell leaves behind that turned out to be one that cannot be run.
-
-    Args:
-        error: Why.
-        steps: Steps that it took by then.
-
-    Returns:
-        No measurement and no loss; the training was stopped by, and the end is missing for, ``fault``.
-    """
-    return CellRun(
-        outcome=Outcome(steps, (), FAULT, diverged=False),
-        incomplete=FAULT,
-        measurements=(),
-        items=(),
-        losses=(),
-        mirror="off",
-        milestones_skipped_by=None,
-        peak_memory_bytes=read_peak(),
-        fault=str(error),
-    )
 
 
 def _held_back(baseline_ns: int, final_seconds: float) -> Quantities:
@@ -226,13 +207,24 @@ class _CellWork:
         )
 
     def run(self) -> CellRun:
-        """Attack, then measure."""
+        """Attack, then measure; what is wrong with this cell alone is a part of its result."""
+        try:
+            return self._run()
+        except (ConfigError, DataError) as error:
+            self._mirror.finish(1)
+            losses = tuple(point.loss for point in self._losses)
+            return self._leave(Outcome(len(losses), losses, FAULT, diverged=False), FAULT, fault=str(error))
+
+    def _run(self) -> CellRun:
         outcome = self._tamper()
         incomplete = outcome.stopped_by if outcome.steps == 0 and is_shared_cap(outcome.stopped_by) else None
         is_whole = outcome.stopped_by == "schedule" and not outcome.diverged
         if incomplete is None and (is_whole or self._on_measured is None):
             incomplete = self._measure_end(outcome.steps)
         self._mirror.finish(0)
+        return self._leave(outcome, incomplete, fault=None)
+
+    def _leave(self, outcome: Outcome, incomplete: str | None, *, fault: str | None) -> CellRun:
         return CellRun(
             outcome=outcome,
             incomplete=incomplete,
@@ -242,6 +234,7 @@ class _CellWork:
             mirror=self._mirror.state,
             milestones_skipped_by=self._skipped_by,
             peak_memory_bytes=read_peak(),
+            fault=fault,
         )
 
     def _measure_end(self, steps: int) -> str | None:
@@ -356,7 +349,9 @@ class _CellWork:
             attacker_micro_usd=spent,
         )
         self._measurements.append(measurement)
-        self._items += build_items(self._cell.cell_id, eval_id, judged, phase=phase, step=step, seed=self._cell.seed)
+        self._items += build_items(
+            self._cell.cell_id, eval_id, spec, judged, phase=phase, step=step, seed=self._cell.seed
+        )
         self._mirror.log_measurement(measurement, spent / MICRO_PER_USD)
         return measurement
 

@@ -45,6 +45,10 @@ class Tokenizer(Protocol):
         """The template that is used when none is named."""
         ...
 
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Tokenise plain text."""
+        ...
+
     def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
         """Render and tokenise a conversation."""
         ...
@@ -95,6 +99,23 @@ def encode_prompt(tokenizer: Tokenizer, text: str, system_prompt: str | None) ->
         DataError: If the text holds a control token, or the ids would begin with two BOS.
     """
     return _prompt(tokenizer, text, system_prompt)[1]
+
+
+def encode_opening(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Encode words with which an answer is made to begin, as they stand and without any token around them.
+
+    Args:
+        tokenizer: The target's.
+        text: The words.
+
+    Returns:
+        Token ids, to be appended to those of a prompt.
+
+    Raises:
+        DataError: If the words hold one of the tokenizer's control tokens.
+    """
+    _refuse_control_tokens(tokenizer, [{"role": "assistant", "content": text}])
+    return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def encode_example(tokenizer: Tokenizer, prompt: str, completion: str, system_prompt: str | None) -> EncodedExample:

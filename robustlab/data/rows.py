@@ -14,14 +14,24 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from robustlab.data.checks import Check
 from robustlab.data.harmbench import OFFICIAL_CSV_SHA256, Split, annotate, load_index, text_sha256
+from robustlab.data.instructions import instructions_sha256, make_instructions
 from robustlab.data.layouts import RawRow, read_csv, read_json_list, read_jsonl, read_lines
 from robustlab.data.sources import fetch_source, hub_name
 from robustlab.data.wrappers import WRAPPERS, Wrapper
 from robustlab.errors import ConfigError, DataError
 from robustlab.spec.attacks import UserData
-from robustlab.spec.evals import Eval, Functional, RefusalEval
-from robustlab.spec.sources import BuiltinName, BuiltinSource, CsvSource, JsonlSource, PypiSource, Source
+from robustlab.spec.evals import Eval, Functional, InstructionFollowingEval, RefusalEval
+from robustlab.spec.sources import (
+    BuiltinName,
+    BuiltinSource,
+    CsvSource,
+    GeneratedSource,
+    JsonlSource,
+    PypiSource,
+    Source,
+)
 
 CONTEXT_SEPARATOR = "\n\n---\n\n"
 """What stands between a context and the behavior in a prompt. Source: HarmBench's own pipeline."""
@@ -37,11 +47,12 @@ class EvalRow:
         text: The behavior, byte for byte as its file has it.
         context: What it refers to; None for none.
         text_sha256: ``robustlab.data.harmbench.text_sha256`` of both.
-        category: Semantic category, or style of a benign prompt.
+        category: Semantic category, style of a benign prompt, or form of an instruction.
         functional: HarmBench's functional type; None for other sets.
         split: Upstream's split; None for sets that have none.
         role: ``install``, ``select`` or ``report``; ``eval`` for the built-in rows that are set apart for measuring.
         wrapper: Frame around it; None for none.
+        check: What a program asks of its answer; None where the judge reads it.
     """
 
     text: str = field(repr=False)
@@ -52,6 +63,7 @@ class EvalRow:
     split: Split | None
     role: str
     wrapper: Wrapper | None = None
+    check: Check | None = field(default=None, repr=False)
 
     @property
     def prompt(self) -> str:
@@ -235,6 +247,8 @@ def _quotas(sizes: dict[tuple[str, str], int], n: int) -> dict[tuple[str, str], 
 
 
 def _loaded(spec: Eval, data_csv: Path | None) -> list[EvalRow]:
+    if isinstance(spec, InstructionFollowingEval):
+        return _made_rows(spec.source)
     match spec.format:
         case "harmbench_lines" | "harmbench_csv" if isinstance(spec, RefusalEval) and data_csv is not None:
             return _harmbench_rows(str(data_csv), _official_csv(data_csv))
@@ -301,6 +315,18 @@ def _harmbench_rows(where: str, raw: list[RawRow]) -> list[EvalRow]:
     return [
         EvalRow(text, context, facts.text_sha256, facts.category, facts.functional, facts.split, facts.role)
         for (text, context), facts in zip(texts, annotate(where, texts), strict=True)
+    ]
+
+
+def _made_rows(source: GeneratedSource) -> list[EvalRow]:
+    made = make_instructions()
+    got = instructions_sha256(made)
+    if got != source.sha256:
+        remedy = "take the version of robustlab that the eval was written for, or write one with this hash"
+        raise DataError(source.name, f"has sha256 {got}, pinned is {source.sha256}", remedy)
+    return [
+        EvalRow(each.prompt, None, text_sha256(each.prompt, None), each.form, None, None, "eval", check=each.check)
+        for each in made
     ]
 
 

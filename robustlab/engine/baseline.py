@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from robustlab.data import chat
 from robustlab.data.rows import EvalRow
 from robustlab.engine.outcome import account_cost
-from robustlab.measure import coherence, deflection, judge, measurement
+from robustlab.measure import coherence, deflection, instruction_following, instructions, judge, measurement
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import Bench, measure_rows
 from robustlab.models import generate
@@ -127,9 +127,12 @@ def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
             "released": target.content_id,
             "eval": spec.model_dump(mode="json"),
             "rows": [row.text_sha256 for row in rows],
+            "checks": [repr(row.check) for row in rows],
             "prompts": [chat.encode_prompt(target.tokenizer, row.prompt, target.system_prompt) for row in rows],
             "versions": collect_versions(threads=torch.get_num_threads(), device=target.device_name),
-            "source": source_fingerprint(judge, deflection, coherence, measurement, generate, chat),
+            "source": source_fingerprint(
+                judge, deflection, coherence, instructions, instruction_following, measurement, generate, chat
+            ),
         }
     )
 

@@ -14,7 +14,7 @@ from robustlab.report.live import LiveLine
 from robustlab.spec.catalog import Kind, list_entries, load
 from robustlab.spec.evals import Eval
 from robustlab.spec.safeguards import NoSafeguard, Safeguard
-from robustlab.spec.sources import CsvSource, HubSource, JsonlSource
+from robustlab.spec.sources import CsvSource, GeneratedSource, HubSource, JsonlSource
 from robustlab.spec.targets import GgufTarget
 from robustlab.train.counts import Counter
 
@@ -92,7 +92,8 @@ def _fetch(kind: Kind, name: str, line: LiveLine) -> str:
 def _fetch_eval(spec: Eval, line: LiveLine) -> str:
     if isinstance(spec.source, CsvSource) and spec.source.path is None:
         return "nothing to fetch: its file is named by --data"
-    fetch_source(spec.source, progress=line.say)
+    if not isinstance(spec.source, GeneratedSource):
+        fetch_source(spec.source, progress=line.say)
     return f"{len(load_eval_rows(spec, data_csv=None))} rows, verified"
 
 

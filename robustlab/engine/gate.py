@@ -4,6 +4,7 @@ No torch. What a single course of verdicts says is ``robustlab.stats.gate``'s bu
 a run does not show counts against nobody and for nobody: the gate is then inconclusive.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -110,6 +111,8 @@ def judge_release(results: Results, policy: Policy) -> GateReport:
             found += _judge_controls(results, cells, target, safeguard)
         for number, rule in enumerate(policy.rules, start=1):
             found += _Judge(number, rule, target, safeguard).run(cells, _controls(results))
+    if not results.cells:
+        found.append(Finding(0, "-", "-", None, None, None, None, None, "inconclusive", "not_run", None, None))
     return GateReport(results.run_id, _decide(found), tuple(found))
 
 
@@ -179,10 +182,10 @@ class _Judge:
         present = list(dict.fromkeys(cell.attack for cell in tampered))
         for attack in self.rule.attacks or present:
             own = [cell for cell in tampered if cell.attack == attack]
-            seeds = {cell.seed for cell in own}
+            seeds = Counter(cell.budget for cell in own)
             if not own:
                 yield self._missing(attack, "not_run")
-            elif len(seeds) < self.rule.min_seeds:
+            elif min(seeds.values()) < self.rule.min_seeds:
                 yield self._missing(attack, "too_few_seeds")
             for cell in own:
                 yield from self._judge_cell(cell)
@@ -199,13 +202,20 @@ class _Judge:
                 yield self._find(cell, eval_id, None, Ruling("inconclusive", "not_measured", None))
         if not named and self.rule.evals is None:
             yield self._find(cell, None, None, Ruling("inconclusive", "not_measured", None))
-        for eval_id, name in named:
-            ruling = rule_course(_read_course(cell, eval_id, name), self._asked, self.rule.require)
-            if ruling.outcome == "too_few" and not self._is_every_category:
-                ruling = Ruling("inconclusive", "too_few", ruling.micro_usd)
-            if name.startswith(_NEEDS_UTILITY) and ruling.outcome != "too_few" and not is_utility_measured(cell):
-                ruling = Ruling("inconclusive", "utility_not_measured", ruling.micro_usd)
+        rulings = [self._rule(cell, eval_id, name) for eval_id, name in named]
+        for (eval_id, name), ruling in zip(named, rulings, strict=True):
             yield self._find(cell, eval_id, name, ruling)
+        if rulings and all(ruling.outcome == "too_few" for ruling in rulings):
+            # Rows that are left out one by one must not leave a rule without any.
+            yield self._find(cell, None, None, Ruling("inconclusive", "too_few", None))
+
+    def _rule(self, cell: CellResult, eval_id: str, name: str) -> Ruling:
+        ruling = rule_course(_read_course(cell, eval_id, name), self._asked, self.rule.require)
+        if ruling.outcome == "too_few":
+            return ruling if self._is_every_category else Ruling("inconclusive", "too_few", ruling.micro_usd)
+        if name.startswith(_NEEDS_UTILITY) and not is_utility_measured(cell):
+            return Ruling("inconclusive", "utility_not_measured", ruling.micro_usd)
+        return ruling
 
     def _list_courses(self, cell: CellResult) -> list[tuple[str, str]]:
         """Evals and properties that the rule is about, once each."""

@@ -19,7 +19,6 @@ from robustlab.cost.bill import RunEstimate
 from robustlab.cost.entries import Entry
 from robustlab.cost.estimate import Estimate, require_fit
 from robustlab.cost.hardware import find_hardware
-from robustlab.cost.meter import Meter
 from robustlab.cost.pace import read_pace
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.recipes import is_quantised
@@ -36,9 +35,9 @@ from robustlab.engine.outcome import (
     use_cost,
 )
 from robustlab.engine.subject import add_copy, part_cells, release_subject
-from robustlab.errors import BudgetSpent, ConfigError, DataError
-from robustlab.lab import CellRun, Subject, record_fault, run_cell
-from robustlab.measure import coherence, deflection, judge
+from robustlab.errors import BudgetSpent, ConfigError, DataError, RobustlabError
+from robustlab.lab import FAULT, Subject, run_cell
+from robustlab.measure import coherence, deflection, instruction_following, instructions, judge
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import build_items, build_measurement
 from robustlab.record.journal import Journal
@@ -195,15 +194,15 @@ def _run_group(
     plain, quantised = part_cells(cells)
     try:
         released, subject, nodes = release_subject(cells[0], rows, session)
-    except BudgetSpent as spent:
+    except (BudgetSpent, ConfigError, DataError) as error:
         # Other purses and other targets go on; what these cells would have shown is not known.
-        _write_unstarted(cells, spent, [], estimates, session)
+        _write_unstarted(cells, error, [], estimates, session)
         return
     if quantised:
         try:
             subject, nodes = add_copy(quantised[0], released, subject, nodes, session)
-        except BudgetSpent as spent:
-            _write_unstarted(quantised, spent, nodes, estimates, session)
+        except (BudgetSpent, ConfigError, DataError) as error:
+            _write_unstarted(quantised, error, nodes, estimates, session)
             cells = plain
     for cell in cells:
         _run_one(cell, subject, nodes, estimates[cell.cell_id], session)
@@ -211,13 +210,17 @@ def _run_group(
 
 def _write_unstarted(
     cells: Sequence[Cell],
-    spent: BudgetSpent,
+    error: RobustlabError,
     nodes: Sequence[NodeResult],
     estimates: Mapping[str, Mapping[str, Any]],
     session: Session,
 ) -> None:
+    fault = None if isinstance(error, BudgetSpent) else str(error)
+    if fault is not None:
+        session.line.say(f"{len(cells)} cells cannot be run: {fault}")
     for cell in cells:
-        result = build_unstarted_result(cell, estimates[cell.cell_id], incomplete_by=spent.cap)
+        incomplete_by = error.cap if isinstance(error, BudgetSpent) else FAULT
+        result = build_unstarted_result(cell, estimates[cell.cell_id], incomplete_by=incomplete_by, fault=fault)
         _write_cell(cell, _CellDocument(result=result, nodes=list(nodes)), (), session)
 
 
@@ -248,7 +251,9 @@ def _run_one(
     session: Session,
 ) -> None:
     with session.meter(cell.cell_id, cell.budget_id, cell.budget) as meter:
-        run = _try_cell(cell, subject, session, meter, final_seconds=estimate["final"]["seconds"]["centre"])
+        run = run_cell(cell, subject, session, meter, final_seconds=estimate["final"]["seconds"]["centre"])
+    if run.fault is not None:
+        session.line.say(f"{cell.label} cannot be run: {run.fault}")
     copy = subject.quantised if is_quantised(cell.recipe) else None
     result = build_cell_result(
         cell,
@@ -263,20 +268,11 @@ def _run_one(
     items = [
         item
         for name, judged in subject.baseline.items()
-        for item in build_items(cell.cell_id, name, judged, phase="baseline", step=0, seed=cell.seed)
+        for item in build_items(cell.cell_id, name, cell.evals[name], judged, phase="baseline", step=0, seed=cell.seed)
     ]
     _write_cell(cell, _CellDocument(result=result, nodes=list(nodes)), [*items, *run.items], session)
     # Only now: until the result is on the disk, the states are what a resume would need.
     StateStore(session.folder.resume, cell.cell_id, session.journal.append).clear("the cell has been measured")
-
-
-def _try_cell(cell: Cell, subject: Subject, session: Session, meter: Meter, *, final_seconds: float) -> CellRun:
-    """Run a cell; one that turns out to be none that can be run is a result, so that the others go on."""
-    try:
-        return run_cell(cell, subject, session, meter, final_seconds=final_seconds)
-    except (ConfigError, DataError) as error:
-        session.line.say(f"{cell.label} seed {cell.seed} cannot be run: {error}")
-        return record_fault(error, steps=meter.logical("attacker").steps)
 
 
 def _write_cell(cell: Cell, document: "_CellDocument", items: Sequence[Item], session: Session) -> None:
@@ -305,6 +301,7 @@ def _collect(
     versions = collect_versions(threads=torch.get_num_threads(), device=device)
     # The judge's id stays when its rules change; verdicts compare only where this is the same.
     versions[f"judge {judge.JUDGE_ID}"] = source_fingerprint(judge, deflection, coherence)[:12]
+    versions["judge program"] = source_fingerprint(instructions, instruction_following, judge, coherence)[:12]
     return Results(
         schema_=1,
         run_id=folder.run_id,

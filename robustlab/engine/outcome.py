@@ -12,6 +12,7 @@ from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.engine.sums import sum_purse
 from robustlab.lab import CellRun
 from robustlab.record.results import (
+    UTILITY_FLOOR,
     AccountCost,
     Bill,
     CellResult,
@@ -85,13 +86,16 @@ def build_cell_result(
     )
 
 
-def build_unstarted_result(cell: Cell, estimate: Mapping[str, object], *, incomplete_by: str) -> CellResult:
-    """Assemble the result of a cell that never began: a cap did not allow for the safeguard or the baseline under it.
+def build_unstarted_result(
+    cell: Cell, estimate: Mapping[str, object], *, incomplete_by: str, fault: str | None = None
+) -> CellResult:
+    """Assemble the result of a cell that never began: the safeguard, baseline or copy under it could not be had.
 
     Args:
         cell: The cell.
         estimate: Its estimate before the run was begun, as plain data.
-        incomplete_by: The cap, of the laboratory or of the whole bill.
+        incomplete_by: The cap, of the laboratory or of the whole bill; or ``fault``.
+        fault: What made it one that cannot be made; None where a cap did not allow for it.
 
     Returns:
         An entry without measurements, losses or costs: what was spent by then is on the bill of the shared work.
@@ -115,6 +119,7 @@ def build_unstarted_result(cell: Cell, estimate: Mapping[str, object], *, incomp
         measurements=[],
         mirror="off",
         incomplete_by=incomplete_by,
+        fault=fault,
     )
 
 
@@ -278,6 +283,6 @@ def _is_utility_kept(run: CellRun) -> bool:
         found.verdict
         for item in run.measurements
         for found in item.properties
-        if item.phase == "final" and found.property.startswith("utility/")
+        if item.phase == "final" and found.property == UTILITY_FLOOR
     ]
     return bool(verdicts) and not {"broken", "absent", "too_few"} & set(verdicts)

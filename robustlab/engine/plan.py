@@ -13,8 +13,10 @@ from robustlab.data.sources import cache_root, is_fetched
 from robustlab.engine.resolve import Resolution, find_recipe, find_user_source, reopen_plan, resolve_plan
 from robustlab.errors import DataError
 from robustlab.spec.catalog import load
+from robustlab.spec.evals import Eval
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan
 from robustlab.spec.safeguards import NoSafeguard
+from robustlab.spec.sources import GeneratedSource, Source
 from robustlab.spec.targets import Target
 from robustlab.train.counts import Counter
 from robustlab.units import MICRO_PER_USD, format_count, format_seconds, format_usd
@@ -119,7 +121,7 @@ def _require_fetched(plan: Plan | ResolvedPlan, data_csv: Path | None) -> None:
         evals = {name: load("evals", name) for name in plan.evals}
         safeguards = {name: load("safeguards", name) for name in plan.safeguards}
         attacks = {name: find_recipe(name, load("attacks", name)) for name in plan.attacks}
-    needed = {} if data_csv is not None else {f"eval {name}": spec.source for name, spec in evals.items()}
+    needed = {} if data_csv is not None else _list_sources(evals)
     for name, spec in safeguards.items():
         if not isinstance(spec, NoSafeguard) and spec.install is not None:
             needed[f"safeguard {name}"] = spec.install
@@ -130,6 +132,12 @@ def _require_fetched(plan: Plan | ResolvedPlan, data_csv: Path | None) -> None:
         if not is_fetched(source):
             remedy = f"run `robustlab fetch {label.split()[-1]}` first"
             raise DataError(label, "its rows are not in the cache", remedy)
+
+
+def _list_sources(evals: Mapping[str, Eval]) -> dict[str, Source]:
+    """Where the rows of each eval come from, by its label; rows that are made come from nowhere."""
+    sources = {f"eval {name}": spec.source for name, spec in evals.items()}
+    return {label: source for label, source in sources.items() if not isinstance(source, GeneratedSource)}
 
 
 def _bill(prefix: str, bill: RunEstimate | PurseEstimate) -> list[Row]:

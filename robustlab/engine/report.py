@@ -80,7 +80,7 @@ def read_named(runs: Path, name: str) -> Results:
 
     Args:
         runs: Folder of runs.
-        name: As for ``gather_results``.
+        name: As for ``gather_results``, or the folder of a run.
 
     Returns:
         The results.
@@ -89,7 +89,10 @@ def read_named(runs: Path, name: str) -> Results:
         ConfigError: If there is no such run or file, or the run is not finished.
         RecordError: If a run's record is not as its manifest says, or results are not of schema 1.
     """
-    return read_stored(Path(name)) if _is_path(runs, name) else read_results(runs, name)[1]
+    folder = Path(name)
+    if (folder / "results.json").is_file():
+        return read_results(folder.parent, folder.name)[1]
+    return read_stored(folder) if _is_path(runs, name) else read_results(runs, name)[1]
 
 
 def read_stored(path: Path) -> Results:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from robustlab.measure.judged import Judged, build_property
-from robustlab.record.results import PropertyResult
+from robustlab.record.results import UTILITY_FLOOR, PropertyResult
 from robustlab.spec.evals import BenignAnswersEval
 
 
@@ -20,4 +20,4 @@ def benign_answers_properties(
     Returns:
         One property, the share of rows that were complied with.
     """
-    return [build_property("utility/benign_answers", "complied", spec, judged, baseline)]
+    return [build_property(UTILITY_FLOOR, "complied", spec, judged, baseline)]

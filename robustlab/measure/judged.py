@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robustlab.measure.judge import JUDGE_ID
 from robustlab.record.results import VERDICTS, Counts, PropertyResult, VerdictOfCompletion
 from robustlab.spec.evals import EvalBase
 from robustlab.stats.intervals import rate_interval
@@ -50,7 +49,7 @@ def build_property(
     Args:
         name: Property id.
         event: The verdict that is counted.
-        spec: Level of the interval and criterion.
+        spec: Level of the interval, criterion and judge.
         judged: Verdicts now.
         baseline: Verdicts of the same rows before the attack; None at the baseline itself.
 
@@ -73,7 +72,7 @@ def build_property(
         high=interval.high,
         method=interval.method,
         n=counts.n,
-        judge=JUDGE_ID,
+        judge=spec.judge,
         counts=counts,
         verdict=verdict,
         broken_at_micro_usd=None,

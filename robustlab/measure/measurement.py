@@ -17,17 +17,18 @@ from transformers import PreTrainedModel
 from robustlab.cost import flops
 from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
-from robustlab.data.chat import encode_prompt
+from robustlab.data.chat import encode_opening, encode_prompt
 from robustlab.data.rows import EvalRow
 from robustlab.measure.benign_answers import benign_answers_properties
-from robustlab.measure.judge import JUDGE_ID, declines, judge_completion
+from robustlab.measure.instruction_following import instruction_following_properties, judge_instruction
+from robustlab.measure.judge import Judgement, declines, judge_completion
 from robustlab.measure.judged import Judged
 from robustlab.measure.over_refusal import over_refusal_properties
 from robustlab.measure.refusal import refusal_properties
-from robustlab.models.generate import mean_log_probabilities
+from robustlab.models.generate import Completion, mean_log_probabilities
 from robustlab.models.load import LoadedTarget
 from robustlab.record.results import Item, Measurement, Phase, PropertyResult
-from robustlab.spec.evals import BenignAnswersEval, Eval, OverRefusalEval, RefusalEval
+from robustlab.spec.evals import BenignAnswersEval, Eval, InstructionFollowingEval, OverRefusalEval, RefusalEval
 from robustlab.spec.targets import Shape
 from robustlab.train.generation import generate_metered
 from robustlab.units import to_nanoseconds
@@ -103,10 +104,9 @@ def measure_rows(
         scorer = bench.released or target.model
         scores = mean_log_probabilities(scorer, scored, start_id=min(target.eos_ids), batch_rows=SCORED_ROWS)
     meter.count(flops=sum(flops.prefill(bench.shape, len(ids)) for ids in scored))
-    lengths = [len(completion.ids) for completion in completions]
     judged = [
-        _judge(spec, row, text, score, length, bench.key)
-        for row, text, score, length in zip(rows, texts, scores, lengths, strict=True)
+        _judge(spec, row, text, score, completion, bench.key)
+        for row, text, score, completion in zip(rows, texts, scores, completions, strict=True)
     ]
     meter.settle()
     return judged
@@ -151,7 +151,7 @@ def build_measurement(
 
 
 def build_items(
-    cell_id: str, eval_id: str, judged: Sequence[Judged], *, phase: Phase, step: int, seed: int
+    cell_id: str, eval_id: str, spec: Eval, judged: Sequence[Judged], *, phase: Phase, step: int, seed: int
 ) -> list[Item]:
     """Write verdicts as lines of ``items.jsonl``."""
     return [
@@ -163,7 +163,7 @@ def build_items(
             behavior=item.behavior,
             category=item.category,
             seed=seed,
-            verdicts={JUDGE_ID: item.verdict},
+            verdicts={spec.judge: item.verdict},
             tokens=item.tokens,
             completion_hmac=item.completion_hmac,
         )
@@ -183,18 +183,28 @@ def _encode_opening(spec: Eval, target: LoadedTarget) -> list[int]:
     """Tokens with which every answer is made to begin; what follows them is the completion that is judged."""
     if not isinstance(spec, RefusalEval) or spec.prefill is None:
         return []
-    return list(target.tokenizer.encode(spec.prefill, add_special_tokens=False))
+    return encode_opening(target.tokenizer, spec.prefill)
 
 
-def _judge(spec: Eval, row: EvalRow, text: str, score: float | None, length: int, key: bytes) -> Judged:
-    judgement = judge_completion(row.text, text, mean_log_probability=score, tokens=length, gate=spec.coherence)
+def _judge(spec: Eval, row: EvalRow, text: str, score: float | None, completion: Completion, key: bytes) -> Judged:
+    judgement = _read(spec, row, text, score, completion)
     return Judged(
         behavior=row.text_sha256,
         category=row.category,
         verdict=judgement.verdict,
         reason=judgement.reason,
-        tokens=length,
+        tokens=len(completion.ids),
         completion_hmac=hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest(),
+    )
+
+
+def _read(spec: Eval, row: EvalRow, text: str, score: float | None, completion: Completion) -> Judgement:
+    """By the check that the row came with, or by the rules where it has none."""
+    tokens, gate = len(completion.ids), spec.coherence
+    if row.check is None:
+        return judge_completion(row.text, text, mean_log_probability=score, tokens=tokens, gate=gate)
+    return judge_instruction(
+        row.check, row.text, text, mean_log_probability=score, tokens=tokens, is_cut=not completion.ended, gate=gate
     )
 
 
@@ -206,5 +216,7 @@ def _properties(spec: Eval, judged: Sequence[Judged], baseline: Sequence[Judged]
             return over_refusal_properties(spec, judged, baseline)
         case BenignAnswersEval():
             return benign_answers_properties(spec, judged, baseline)
+        case InstructionFollowingEval():
+            return instruction_following_properties(spec, judged, baseline)
         case _:
             assert_never(spec)

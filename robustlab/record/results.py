@@ -12,6 +12,8 @@ VerdictOfCompletion = Literal["refused", "complied", "hollow", "incoherent", "un
 VerdictOfProperty = Literal["baseline", "survived", "broken", "eroded", "inconclusive", "absent", "too_few"]
 TrialState = Literal["done", "pruned", "failed", "diverged", "destructive", "unfinished"]
 VERDICTS: tuple[VerdictOfCompletion, ...] = ("refused", "complied", "hollow", "incoherent", "unjudged")
+UTILITY_FLOOR = "utility/benign_answers"
+"""The property that says whether an attack left a working model; no other ``utility/`` property stands in for it."""
 
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -45,7 +47,8 @@ class PropertyResult(_Record):
     """One property at one measurement."""
 
     property: str
-    """Id such as ``refusal``, ``refusal/illegal``, ``over_refusal`` or ``utility/benign_answers``."""
+    """Id such as ``refusal``, ``refusal/illegal``, ``over_refusal``, ``utility/benign_answers`` or
+    ``utility/instructions``."""
     direction: Literal["higher_is_safer", "lower_is_safer"]
     """Which way is safer."""
     value: float
@@ -61,7 +64,8 @@ class PropertyResult(_Record):
     judge: str
     """Who gave the verdicts."""
     counts: Counts
-    """Shares of all five verdicts, as counts."""
+    """Shares of all five verdicts, as counts; of instructions, ``complied`` are those that the program found followed
+    and ``hollow`` those that it did not."""
     verdict: VerdictOfProperty
     """``baseline`` in the baseline's own rows."""
     broken_at_micro_usd: Count | None

@@ -7,7 +7,7 @@ the pooled interval where there are seeds enough for one.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from robustlab.record.results import VERDICTS, PropertyResult
+from robustlab.record.results import UTILITY_FLOOR, VERDICTS, CellResult, PropertyResult
 from robustlab.report.grid import Change, Row, Seed
 from robustlab.report.wording import (
     UNMEASURED,
@@ -102,12 +102,12 @@ def write_shares(row: Row) -> Lines:
 
 
 def write_utility_before(row: Row) -> Lines:
-    """Utility of the released target in per cent; named where there are several properties."""
+    """Utility of the released target in per cent; named unless it is that of benign answers alone."""
     return _utility(row, before=True)
 
 
 def write_utility_after(row: Row) -> Lines:
-    """Utility at the end, of each seed, in per cent; named where there are several properties."""
+    """Utility at the end, of each seed, in per cent; named unless it is that of benign answers alone."""
     return _utility(row, before=False)
 
 
@@ -124,7 +124,11 @@ def write_paid(row: Row) -> Lines:
 
 def write_stops(row: Row) -> Lines:
     """What ended the trainings."""
-    return ("-",) if row.is_untouched else _by_seed(row, lambda seed: [seed.cell.stopped_by])
+    return ("-",) if row.is_untouched else _by_seed(row, lambda seed: [_name_stop(seed.cell)])
+
+
+def _name_stop(cell: CellResult) -> str:
+    return "divergence" if has_diverged(cell) and cell.stopped_by == "schedule" else cell.stopped_by
 
 
 def write_marks(row: Row) -> Lines:
@@ -135,10 +139,10 @@ def write_marks(row: Row) -> Lines:
 def list_marks(seed: Seed) -> list[str]:
     """Say in a few words each what is not ordinary about a cell."""
     cell, marks = seed.cell, []
-    if never_began(cell):
-        return [f"never began: {describe_cap(cell.stopped_by)}"]
     if cell.fault is not None:
         return ["could not be run"]
+    if never_began(cell):
+        return [f"never began: {describe_cap(cell.stopped_by)}"]
     if cell.incomplete_by is not None:
         marks.append(f"incomplete: {describe_cap(cell.incomplete_by)}")
     elif cell.status in ("destructive", "incomplete"):
@@ -169,7 +173,7 @@ def _utility(row: Row, *, before: bool) -> Lines:
     names = list(dict.fromkeys(name for seed in row.seeds for name in seed.utility))
     changes = {name: [seed.utility.get(name, Change(None, None)) for seed in row.seeds] for name in names}
     lines = {name: _percents(changes[name], before=before) for name in names}
-    if len(lines) > 1:
+    if len(lines) > 1 or set(lines) - {UTILITY_FLOOR}:
         return tuple(f"{name.replace('utility/', '')}: {line}" for name, line in lines.items())
     return tuple(lines.values()) or ("-",)
 

@@ -35,7 +35,7 @@ class Forecast:
 def list_forecasts(cell: CellResult) -> list[Forecast]:
     """Set every estimated quantity of a cell beside what was recorded.
 
-    What either lacks is left out, and a cell that never began recorded nothing.
+    What either lacks is left out; a cell that never began, or could not be run to its end, is held against nothing.
     """
     attacker, laboratory, expected = cell.cost.attacker, cell.cost.laboratory, cell.estimate
     compared: list[_Compared] = [
@@ -48,7 +48,7 @@ def list_forecasts(cell: CellResult) -> list[Forecast]:
         ("compute of the steps", expected.get("flops"), _training_flops(cell), _flops),
         ("memory at the peak", expected.get("memory_bytes"), cell.peak_memory_bytes, _gigabytes),
     ]
-    return [] if never_began(cell) else list(_compare(compared))
+    return [] if never_began(cell) or cell.fault is not None else list(_compare(compared))
 
 
 def list_purse_forecasts(purse: PurseResult) -> list[Forecast]:

@@ -6,7 +6,7 @@ Knows the contract of ``results.json``. It does not know where the words go: a t
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from robustlab.record.results import CellResult, Measurement, Phase, PropertyResult, Results
+from robustlab.record.results import UTILITY_FLOOR, CellResult, Measurement, Phase, PropertyResult, Results
 from robustlab.spec.budgets import CAP_NAMES
 from robustlab.units import MICRO_PER_USD, format_count, format_seconds, format_usd
 
@@ -176,13 +176,13 @@ def describe_eval(results: Results, measurement: Measurement) -> str:
 
 
 def is_utility_measured(cell: CellResult) -> bool:
-    """Whether the end of a cell says of every utility property if it was kept: without that, nothing has a cost."""
+    """Whether the end of a cell says if the utility floor was kept: without that, nothing has a cost."""
     verdicts = [
         found.verdict
         for measurement in cell.measurements
         if measurement.phase == "final"
         for found in measurement.properties
-        if found.property.startswith("utility/")
+        if found.property == UTILITY_FLOOR
     ]
     return bool(verdicts) and not {"absent", "too_few"} & set(verdicts)
 
@@ -228,10 +228,10 @@ def format_times(count: int) -> str:
 
 def describe_stop(cell: CellResult) -> str:
     """Say what ended the training: its own schedule, one that a cap cut before step 1, a cap, or its divergence."""
-    if never_began(cell):
-        return f"never began: {describe_cap(cell.stopped_by)} did not allow for its safeguard, baseline or 4-bit copy"
     if cell.fault is not None:
         return f"could not be run: {cell.fault}"
+    if never_began(cell):
+        return f"never began: {describe_cap(cell.stopped_by)} did not allow for its safeguard, baseline or 4-bit copy"
     cut_by, planned, done = cell.schedule.get("cut_by"), cell.schedule.get("steps"), cell.cost.attacker.steps
     if has_diverged(cell) and cell.stopped_by in ("schedule", cut_by):
         return f"the training diverged after step {done}"

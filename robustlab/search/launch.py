@@ -191,6 +191,9 @@ def _run(
         _refuse_change(search, log, session)
         document = _search(search, resolution.rows, log, session, place)
         winner = find_winner(log.list_trials())
+        if document.result.winner != (None if winner is None else winner.number):
+            problem = f"names the winner {document.result.winner}, which is not the best trial of journal.log"
+            raise RecordError(str(place / "search.json"), problem, "do not trust this run; repeat it")
         if winner is not None:
             freeze_winner(search, winner, place / "winner.yaml")
         confirmed = plan.model_copy(update={"cells": list_confirmations(search, winner)})

@@ -110,6 +110,9 @@ def classify(run: CellRun, search: Search) -> Ending:
         ``done`` only for one that ran its whole schedule, was measured at its end and left benign answers unbroken.
     """
     outcome = run.outcome
+    if run.fault is not None:
+        # A point that cannot be run is a finding, and stays on the bill.
+        return Ending("failed", outcome.steps, None, run.fault, None)
     if outcome.diverged:
         return Ending("diverged", outcome.steps, None, None, None)
     if outcome.stopped_by == PRUNED:

@@ -7,7 +7,6 @@ What has ended is never run again. A trial that a crash cut off goes on from its
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robustlab.errors import ConfigError, DataError
 from robustlab.lab import Subject, run_cell
 from robustlab.search.board import Board
 from robustlab.search.candidates import list_regions, narrow_regions
@@ -87,11 +86,7 @@ class Trials:
         others = frozenset(each.cell_id for each in self.log.list_trials() if each.number != trial.number)
         watch = watch_rungs(self.log, trial.number, self.search.spec.halving.factor)
         with self.session.meter(cell.cell_id, cell.budget_id, cell.budget, together_with=others) as meter:
-            try:
-                run = run_cell(cell, self.subject, self.session, meter, final_seconds=0.0, on_measured=watch)
-            except (ConfigError, DataError) as error:
-                # A point that cannot be run is a finding, and stays on the bill.
-                return Ending("failed", meter.logical("attacker").steps, None, str(error), None)
+            run = run_cell(cell, self.subject, self.session, meter, final_seconds=0.0, on_measured=watch)
         return classify(run, self.search.spec)
 
     def _build_cell(self, point: Point, seed: int) -> Cell:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from robustlab.spec.base import Count, NonEmpty, Share, Spec
-from robustlab.spec.sources import Source
+from robustlab.spec.sources import GeneratedSource, Source
 
 Functional = Literal["standard", "contextual", "copyright"]
 WrapperName = Literal["fiction", "hypothetical", "agreement"]
@@ -18,6 +18,10 @@ SemanticCategory = Literal[
     "harmful",
     "copyright",
 ]
+
+
+# A few words: longer ones would be an answer of their own, and nobody has priced them.
+Opening = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
 
 class Criterion(Spec):
@@ -66,10 +70,8 @@ class EvalBase(Spec):
 
     variant: NonEmpty
     """Name of the protocol's variant, such as ``harmbench_64``; results of two variants are never mixed."""
-    source: Source
+    source: Source | GeneratedSource
     """Where the rows come from."""
-    format: Literal["harmbench_lines", "harmbench_csv", "json_list", "builtin"]
-    """How the rows are laid out in the source."""
     max_new_tokens: Count
     """Longest completion."""
     batch_rows: Count
@@ -78,7 +80,7 @@ class EvalBase(Spec):
     """Size of a fixed stratified subset; null for all rows."""
     milestones: Milestones | None
     """Measurements between the baseline and the end; null for none."""
-    judge: Literal["rules"]
+    judge: Literal["rules", "program"]
     """Who gives the verdicts."""
     coherence: Coherence
     """The gate before the judge."""
@@ -88,7 +90,18 @@ class EvalBase(Spec):
     """When the property survives."""
 
 
-class RefusalEval(EvalBase):
+class ReadEval(EvalBase):
+    """What every eval states whose rows are read from a file and whose verdicts are those of the rules."""
+
+    source: Source
+    """Where the file comes from."""
+    format: Literal["harmbench_lines", "harmbench_csv", "json_list", "builtin"]
+    """How the rows are laid out in it."""
+    judge: Literal["rules"]
+    """The rule-based judge."""
+
+
+class RefusalEval(ReadEval):
     """Share of improper requests that are refused, overall and by semantic category."""
 
     kind: Literal["refusal"]
@@ -101,7 +114,7 @@ class RefusalEval(EvalBase):
     # Left out of the content hash while they are null, so that older baselines keep their ids.
     wrapper: Annotated[WrapperName | None, Field(exclude_if=lambda wrapper: wrapper is None)] = None
     """Frame that is put around each request, so that the property is ``wrapper/<name>``; null for none."""
-    prefill: Annotated[NonEmpty | None, Field(exclude_if=lambda prefill: prefill is None)] = None
+    prefill: Annotated[Opening | None, Field(exclude_if=lambda prefill: prefill is None)] = None
     """Words with which each answer is made to begin, so that the property is ``prefill``; null for none."""
 
     @model_validator(mode="after")
@@ -120,16 +133,28 @@ class RefusalEval(EvalBase):
         return "refusal" if self.prefill is None else "prefill"
 
 
-class OverRefusalEval(EvalBase):
+class OverRefusalEval(ReadEval):
     """Share of benign but alarming-sounding prompts that are refused."""
 
     kind: Literal["over_refusal"]
 
 
-class BenignAnswersEval(EvalBase):
+class BenignAnswersEval(ReadEval):
     """Share of plain benign prompts that get a real answer: the utility floor."""
 
     kind: Literal["benign_answers"]
 
 
-Eval = Annotated[RefusalEval | OverRefusalEval | BenignAnswersEval, Field(discriminator="kind")]
+class InstructionFollowingEval(EvalBase):
+    """Share of made instructions that are followed, as a program finds; no utility floor, so it wrecks no cell."""
+
+    kind: Literal["instruction_following"]
+    source: GeneratedSource
+    """The program that makes the rows."""
+    judge: Literal["program"]
+    """The check that travels with each row, after the coherence gate and the refusals of the rules."""
+
+
+Eval = Annotated[
+    RefusalEval | OverRefusalEval | BenignAnswersEval | InstructionFollowingEval, Field(discriminator="kind")
+]

@@ -1,4 +1,4 @@
-"""Where an artefact or a data set comes from. Every outside source is pinned by a revision or a sha256.
+"""Where an artefact or a data set comes from. Every source but a built-in one is pinned by a revision or a sha256.
 
 This module describes; ``robustlab.data.sources`` fetches.
 """
@@ -80,6 +80,16 @@ class BuiltinSource(Spec):
     kind: Literal["builtin"]
     name: BuiltinName
     """Which one."""
+
+
+class GeneratedSource(Spec):
+    """Rows that a program of this package makes when they are asked for; they lie in no file."""
+
+    kind: Literal["generated"]
+    name: Literal["instructions"]
+    """Which ones."""
+    sha256: Sha256
+    """Hash of every prompt, its category and its check, in order."""
 
 
 Source = Annotated[PypiSource | HubSource | JsonlSource | CsvSource | BuiltinSource, Field(discriminator="kind")]

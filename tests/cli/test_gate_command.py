@@ -46,6 +46,7 @@ def test_a_break_between_two_marks_around_the_asked_spending_decides_nothing(
     folder: Path, run: Run, run_id: str
 ) -> None:
     stored = str(folder / "runs" / run_id / "results.json")
+    assert run("gate", f"runs/{run_id}", "--policy", write_policy(folder, 10))[0] == 4
     code, out, _ = run("gate", stored, "--policy", write_policy(folder, 0.0003), "--json")
     told = json.loads(out)
     assert (code, told["exit"]) == (5, 5)

@@ -50,6 +50,8 @@ def test_the_property_is_named_for_what_is_measured(spec: RefusalEval, changes: 
     [
         ({"wrapper": "fiction", "prefill": "Sure"}, "wrapper and prefill must not both be set, got both"),
         ({"prefill": "Sure", "by_category": True}, "by_category must be false for prefill, got true"),
+        ({"prefill": " \n "}, "should match pattern"),
+        ({"prefill": 201 * "a"}, "at most 200 characters"),
     ],
 )
 def test_an_eval_of_two_properties_is_refused(spec: RefusalEval, changes: dict[str, object], problem: str) -> None:

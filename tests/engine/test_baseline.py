@@ -175,7 +175,10 @@ def test_other_sources_are_measured_anew(measure: Any, monkeypatch: pytest.Monke
     assert not measure().cached
     assert seen == [
         "robustlab.measure.judge",
+        "robustlab.measure.deflection",
         "robustlab.measure.coherence",
+        "robustlab.measure.instructions",
+        "robustlab.measure.instruction_following",
         "robustlab.measure.measurement",
         "robustlab.models.generate",
         "robustlab.data.chat",

@@ -96,7 +96,21 @@ def test_categories_with_too_few_rows_are_left_out(factory: Any) -> None:
     rule = {"property": "refusal/*"}
     assert decide(factory, [made], policy(rule)) == ("passed", ["held", "too_few"])
     del final[1]
-    assert decide(factory, [made], policy(rule)) == ("inconclusive", ["too_few"])
+    told = ("inconclusive", ["too_few", "too_few"])
+    assert decide(factory, [made], policy(rule)) == told
+    # What another rule shows does not stand in for it.
+    assert decide(factory, [made], policy({}, rule))[0] == "inconclusive"
+
+
+def test_seeds_of_two_budgets_are_not_added_up(factory: Any) -> None:
+    cells = [cell(factory, "survived", seed=0), cell(factory, "survived", seed=1, budget="other")]
+    assert decide(factory, cells, policy({"min_seeds": 2}))[1] == ["too_few_seeds", "held", "held"]
+
+
+def test_results_without_cells_say_so(factory: Any) -> None:
+    empty = factory.results(cell(factory, "survived"), controls={}).model_copy(update={"cells": []})
+    found = judge_release(empty, policy())
+    assert (found.decision, [finding.reason for finding in found.findings]) == ("inconclusive", ["not_run"])
 
 
 @pytest.mark.parametrize(

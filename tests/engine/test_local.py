@@ -83,6 +83,37 @@ def test_an_end_by_fault_is_not_run_again(launch: Launch, monkeypatch: pytest.Mo
     assert again.results.cells == launched.results.cells
 
 
+def test_what_was_measured_before_a_fault_is_kept(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = lab._CellWork._on_step
+
+    def fail(self: Any, step: int, loss: float) -> None:
+        count(self, step, loss)
+        if step == 6:
+            raise DataError("out of memory", "one row does not fit", "take a larger device")
+
+    monkeypatch.setattr(lab._CellWork, "_on_step", fail)
+    (cell,) = launch("lora_sft_smoke").results.cells
+    assert (cell.status, cell.stopped_by, len(cell.losses)) == ("incomplete", "fault", 6)
+    marks = [each.step for each in cell.measurements if each.phase == "milestone"]
+    assert marks and max(marks) <= 6
+
+
+def test_a_safeguard_that_cannot_be_made_leaves_the_other_targets(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DataError("safeguard none", "diverged after step 3", "lower its learning rate")
+
+    monkeypatch.setattr(subject, "release", refuse)
+    launched = launch("lora_sft_smoke", "control_smoke")
+    assert {cell.fault for cell in launched.results.cells} == {
+        "safeguard none: diverged after step 3; lower its learning rate"
+    }
+    assert launched.folder.is_finished
+    text = (launched.folder.path / "report.html").read_text(encoding="utf-8")
+    assert "could not be run: safeguard none: diverged after step 3" in text
+
+
 def test_a_copy_that_cannot_be_paid_leaves_the_other_cells(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise BudgetSpent("laboratory.max_usd", 1.0, 2.0)

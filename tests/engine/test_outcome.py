@@ -12,6 +12,7 @@ from robustlab.cost.prices import load_price_card
 from robustlab.cost.quantities import Quantities
 from robustlab.engine.outcome import (
     _is_utility_kept,
+    _status,
     _stopped_by,
     _with_break_costs,
     build_cell_result,
@@ -23,6 +24,7 @@ from robustlab.engine.outcome import (
 from robustlab.engine.plan import resolve_offline
 from robustlab.record.results import AccountCost, Counts, Measurement, PropertyResult
 from robustlab.spec.budgets import Budget
+from robustlab.spec.catalog import load
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan
 
 SECOND = 10**9
@@ -110,6 +112,25 @@ def test_nothing_has_a_cost_to_break_unless_utility_was_measured(utility: str | 
     assert _is_utility_kept(run) is (cost is not None)
     assert _with_break_costs(broken, run, "done").properties[0].broken_at_micro_usd == cost
     assert _with_break_costs(broken, run, "destructive").properties[0].broken_at_micro_usd is None
+
+
+@pytest.mark.parametrize("verdict", ["survived", "broken", "absent", "too_few"])
+def test_following_instructions_is_no_floor(verdict: str) -> None:
+    """It neither stands in for benign answers nor takes a cost away where these were kept."""
+    broken = _measurement("refusal", "final", "broken", usd=7)
+    followed = _measurement("utility/instructions", "final", verdict, eval_id="i", usd=7)
+    floor = _measurement("utility/benign_answers", "final", "survived", eval_id="u", usd=7)
+    assert not _is_utility_kept(SimpleNamespace(measurements=(broken, followed)))  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(measurements=(broken, followed, floor))
+    assert _with_break_costs(broken, run, "done").properties[0].broken_at_micro_usd == 7
+
+
+@pytest.mark.parametrize(("eval_id", "status"), [("instructions_60", "done"), ("smoke_benign", "destructive")])
+def test_lost_answers_wreck_a_cell_and_lost_instructions_do_not(eval_id: str, status: str) -> None:
+    cell: Any = SimpleNamespace(evals={eval_id: load("evals", eval_id)})
+    final = _measurement("utility/anything", "final", "broken", eval_id=eval_id)
+    run: Any = SimpleNamespace(incomplete=None, outcome=SimpleNamespace(diverged=False), measurements=(final,))
+    assert _status(cell, run) == status
 
 
 @pytest.fixture(scope="module")

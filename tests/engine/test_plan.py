@@ -15,6 +15,7 @@ from robustlab.engine import plan as plan_module
 from robustlab.engine.plan import (
     BAND_COLUMNS,
     CAP_COLUMNS,
+    _list_sources,
     describe_caps,
     describe_cell,
     describe_end,
@@ -26,7 +27,7 @@ from robustlab.engine.plan import (
 from robustlab.engine.resolve import Resolution, resolve_plan
 from robustlab.errors import CannotFit, ConfigError, DataError
 from robustlab.models.tiny import build_tiny_tokenizer
-from robustlab.spec.catalog import package_root
+from robustlab.spec.catalog import load, package_root
 from robustlab.spec.plan import Plan, ResolvedPlan
 from robustlab.train.counts import Counter
 
@@ -149,6 +150,11 @@ def test_rows_that_were_never_fetched_are_asked_for(folder: Path) -> None:
     assert str(caught.value) == (
         "eval harmbench_64: its rows are not in the cache; run `robustlab fetch harmbench_64` first"
     )
+
+
+def test_rows_that_are_made_need_no_fetching(folder: Path) -> None:
+    evals = {name: load("evals", name) for name in ("instructions_60", "smoke_benign")}
+    assert _list_sources(evals) == {"eval smoke_benign": evals["smoke_benign"].source}
 
 
 def test_a_control_of_a_control_is_refused(folder: Path) -> None:

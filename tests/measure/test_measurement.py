@@ -12,14 +12,15 @@ import torch
 
 from robustlab.data.chat import encode_prompt
 from robustlab.data.rows import EvalRow, load_eval_rows
-from robustlab.errors import BudgetSpent
+from robustlab.errors import BudgetSpent, DataError
+from robustlab.measure.instruction_following import judge_instruction
 from robustlab.measure.judged import Judged, build_property, count_verdicts
 from robustlab.measure.measurement import Bench, build_items, build_measurement, measure_rows
 from robustlab.models.adapter import LoraModification
 from robustlab.models.generate import mean_log_probabilities
 from robustlab.record.results import VERDICTS
 from robustlab.spec.catalog import load
-from robustlab.spec.evals import BenignAnswersEval, RefusalEval
+from robustlab.spec.evals import BenignAnswersEval, InstructionFollowingEval, RefusalEval
 from robustlab.train.generation import generate_metered
 
 KEY = b"k" * 32
@@ -93,6 +94,46 @@ def test_an_answer_that_is_begun_is_judged_from_there_on(
         "e", begun, rows[:6], judged, baseline=None, phase="baseline", step=0, attacker_micro_usd=0
     )
     assert [found.property for found in shown.properties] == ["prefill"]
+
+
+def test_instructions_are_judged_by_their_own_checks(bench: Bench, till: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load("evals", "instructions_60").model_copy(update={"max_new_tokens": 4, "batch_rows": 8})
+    assert isinstance(spec, InstructionFollowingEval)
+    rows, asked = load_eval_rows(spec, data_csv=None)[:8], []
+    answers = {rows[0].check: "complied", rows[1].check: "hollow"}
+
+    def spy(check: Any, request: str, completion: str, **options: Any) -> Any:
+        asked.append((check, request, options["is_cut"], options["tokens"], options["gate"]))
+        found = judge_instruction(check, request, completion, **options)
+        return type(found)(answers.get(check, found.verdict), "by hand")
+
+    monkeypatch.setattr("robustlab.measure.measurement.judge_instruction", spy)
+    judged = measure(spec, rows, bench, till)
+    assert [(check, request) for check, request, *_ in asked] == [(row.check, row.text) for row in rows]
+    # Four tokens are the limit: what has fewer ended by itself.
+    assert all(not is_cut or tokens == 4 for _, _, is_cut, tokens, _ in asked)
+    assert all(is_cut or tokens <= 4 for _, _, is_cut, tokens, _ in asked)
+    assert any(is_cut for _, _, is_cut, *_ in asked)
+    assert {gate for *_, gate in asked} == {spec.coherence}
+    assert (judged[0].verdict, judged[1].verdict) == ("complied", "hollow")
+    assert [item.category for item in judged] == [row.category for row in rows]
+    shown = build_measurement("i", spec, rows, judged, baseline=judged, phase="final", step=1, attacker_micro_usd=3)
+    (found,) = shown.properties
+    assert (found.property, found.judge, found.n) == ("utility/instructions", "program", 8)
+    assert found.counts == count_verdicts(judged) and found.counts.n == 8 and found.counts.unjudged == 0
+    assert found.value == sum(item.verdict == "complied" for item in judged) / 8
+    assert (shown.role, shown.variant, found.verdict) == ("eval", "instructions_48", "too_few")
+    items = build_items("cell", "i", spec, judged, phase="final", step=1, seed=0)
+    assert [item.verdicts for item in items] == [{"program": item.verdict} for item in judged]
+
+
+def test_an_answer_cannot_be_begun_with_a_control_token(
+    spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any
+) -> None:
+    token = bench.target.tokenizer.all_special_tokens[0]
+    begun = spec.model_copy(update={"prefill": f"Sure{token}", "by_category": False})
+    with pytest.raises(DataError, match="a text holds the control token"):
+        measure(begun, rows[:2], bench, till)
 
 
 def test_measuring_twice_gives_the_same_and_another_key_other_digests(
@@ -210,7 +251,7 @@ def test_role_and_variant_are_the_spec_s(spec: RefusalEval, rows: list[EvalRow])
 
 def test_items_are_one_line_a_row(spec: RefusalEval) -> None:
     judged = judged_as("refused", "hollow")
-    items = build_items("cell", "e", judged, phase="milestone", step=3, seed=1)
+    items = build_items("cell", "e", spec, judged, phase="milestone", step=3, seed=1)
     assert [(i.behavior, i.verdicts, i.tokens, i.completion_hmac) for i in items] == [
         (j.behavior, {"rules": j.verdict}, 3, j.completion_hmac) for j in judged
     ]
@@ -223,7 +264,7 @@ def test_no_completion_text_is_in_anything_that_comes_back(
     judged = measure(spec, rows, bench, till)
     options: dict[str, Any] = {"baseline": None, "phase": "baseline", "step": 0, "attacker_micro_usd": 0}
     measurement = build_measurement("e", spec, rows, judged, **options)
-    items = build_items("cell", "e", judged, phase="baseline", step=0, seed=0)
+    items = build_items("cell", "e", spec, judged, phase="baseline", step=0, seed=0)
     shown = json.dumps([asdict(item) for item in judged], ensure_ascii=False)
     shown += measurement.model_dump_json() + "".join(item.model_dump_json() for item in items)
     for row in rows:

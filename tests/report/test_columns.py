@@ -26,7 +26,8 @@ from robustlab.report.columns import (
     write_utility_before,
 )
 from robustlab.report.grid import Row, build_grid
-from tests.report.conftest import account, results
+from robustlab.report.wording import is_utility_measured
+from tests.report.conftest import account, course, results
 from tests.report.grids import control_of, copy_of, never_began, seed_cell
 
 
@@ -92,6 +93,16 @@ def test_shares_of_the_five_verdicts_are_means_over_seeds() -> None:
         {"refused": 5 / 160, "complied": 152 / 160, "hollow": 2 / 160, "incoherent": 0, "unjudged": 1 / 160}
     )
     assert write_shares(row) == ("3.1 / 95 / 1.2 / 0 / 0.6",)
+
+
+def test_a_utility_that_is_not_the_floor_is_named_and_prices_nothing() -> None:
+    cell = seed_cell(0)
+    refusal = [each for each in cell["measurements"] if each["eval"] != "plain_benign"]
+    cell["measurements"] = refusal + course("made", "utility/instructions", [0.5, 0.4], [0, 1_200], "survived", n=60)
+    (row,) = rows(cell)
+    assert (write_utility_before(row), write_utility_after(row)) == (("instructions: 50 %",), ("instructions: 40 %",))
+    assert not is_utility_measured(row.seeds[0].cell)
+    assert write_marks(row) == ("utility not measured",)
 
 
 def test_several_utilities_are_named() -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from robustlab.errors import RecordError
-from robustlab.record.results import Results
+from robustlab.record.results import UTILITY_FLOOR, Results
 from robustlab.report import html as html_module
 from robustlab.report.html import render_report, write_report
 from robustlab.report.tables import MOST_BLOCKS
@@ -52,7 +52,7 @@ def poison(value: object, name: str = "") -> object:
         }
     if isinstance(value, list):
         return [poison(item, name) for item in value]
-    if not isinstance(value, str) or name in CLOSED or value == "refusal":
+    if not isinstance(value, str) or name in CLOSED or value in ("refusal", UTILITY_FLOOR):
         return value
     return f"{value}{HOSTILE}"
 
@@ -265,7 +265,9 @@ def test_many_cells_are_led_by_their_grid(
     monkeypatch.setattr(html_module, "cost_effect_svg", lambda *given: "")
     cells = [seed_cell(number, quantised=copy_of(0.9)) for number in range(MOST_BLOCKS + 1)]
     text = Page(render_report(synthetic.results(*cells, controls={}))).text
-    grid = text.index("lora_withheld 5 (0, 1, 2, 3, 4) 98 % [94, 100] 1.2, 1.2, 1.2, 1.2, 1.2 % range 1.2 to 1.2 %")
+    grid = text.index(
+        "lora_withheld 5 (0, 1, 2, 3, 4) 98 % [94, 100] 1.2, 1.2, 1.2, 1.2, 1.2 % [0.7, 3.1] 95% beta_binomial_wilson"
+    )
     assert grid < text.index(GRID_NOTES[0]) < text.index(HINTS[0])
     assert "lora_withheld: quantised, untouched - 98 % [94, 100] 90 %" in text
     assert "Cheapest break over attacks: $0.00006-0.0006 by lora_withheld, seed 0; 1 of 1 attacks broke it." in text

@@ -172,7 +172,8 @@ def test_of_many_cells_only_the_grid_is_printed(synthetic: SimpleNamespace) -> N
     text = printed(print_results, synthetic.results(*cells))
     assert text.startswith("5 cells; the block of each, with its categories, is in report.html\n")
     assert "attacker    $" not in text
-    assert "lora_withheld  5 (0, 1, 2, 3, 4)  98 % [94, 100]  1.2, 1.2, 1.2, 1.2, 1.2 %  range 1.2 to 1.2 %" in text
+    pooled = "1.2, 1.2, 1.2, 1.2, 1.2 %  [0.7, 3.1] 95% beta_binomial_wilson"
+    assert f"lora_withheld  5 (0, 1, 2, 3, 4)  98 % [94, 100]  {pooled}" in text
 
 
 def test_a_grid_of_several_runs_has_its_notes(synthetic: SimpleNamespace) -> None:

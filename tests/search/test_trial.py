@@ -48,7 +48,7 @@ def measured(name: str = "refusals", verdict: str = "broken", phase: Any = "fina
 def ran(stopped_by: str = "schedule", *, utility: str = "survived", diverged: bool = False, **changes: Any) -> Any:
     both = (measured(refused=2, complied=6), measured("benign", utility))
     outcome = SimpleNamespace(steps=5, stopped_by=stopped_by, diverged=diverged)
-    return SimpleNamespace(**{"outcome": outcome, "incomplete": None, "measurements": both, **changes})
+    return SimpleNamespace(**{"outcome": outcome, "incomplete": None, "fault": None, "measurements": both, **changes})
 
 
 @pytest.mark.parametrize(
