@@ -348,14 +348,14 @@ def test_a_search_without_a_finished_trial_has_no_winner(place: Workplace) -> No
 
 
 def test_a_trial_that_cannot_be_run_is_billed_and_the_search_goes_on(place: Workplace, monkeypatch: Any) -> None:
-    real = trials.run_cell
+    real = lab.build_modification
 
-    def run(cell: Any, *args: Any, **options: Any) -> Any:
-        if cell.seed == 8:
+    def build(recipe: Any, target: Any, *, seed: int) -> Any:
+        if seed == 8:
             raise DataError("training step 1", "a row does not fit", "shorten it")
-        return real(cell, *args, **options)
+        return real(recipe, target, seed=seed)
 
-    monkeypatch.setattr(trials, "run_cell", run)
+    monkeypatch.setattr(lab, "build_modification", build)
     search = found(place.search(place.write(trials=3)))
     failed: TrialResult = search.trials[1]
     assert (failed.state, failed.value, failed.step) == ("failed", None, 0)
