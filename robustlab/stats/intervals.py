@@ -6,11 +6,11 @@ safer; ``robustlab.stats.verdicts`` does.
 
 from dataclasses import dataclass
 from math import comb, hypot, inf, sqrt
-from statistics import NormalDist
 
 from scipy.special import betaincinv
 
 from robustlab.errors import DataError
+from robustlab.stats.levels import check_confidence, normal_critical
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def wilson_interval(successes: int, n: int, *, confidence: float) -> Interval:
     Source: Wilson 1927, JASA 22(158).
     """
     _check_counts(successes, n)
-    low, high = _score_bounds(successes, n, _two_sided_z(confidence))
+    low, high = _score_bounds(successes, n, normal_critical(confidence))
     return Interval(low, high, "wilson")
 
 
@@ -66,7 +66,7 @@ def clopper_pearson_interval(successes: int, n: int, *, confidence: float) -> In
     Source: Clopper and Pearson 1934, Biometrika 26(4).
     """
     _check_counts(successes, n)
-    _check_confidence(confidence)
+    check_confidence(confidence)
     tail = (1 - confidence) / 2
     low = float(betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
     high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
@@ -128,7 +128,7 @@ def paired_difference_interval(
     Source: Newcombe 1998, Statistics in Medicine 17:2635, method 10.
     """
     n = _check_table("paired_difference_interval", both, before_only, after_only, neither)
-    z = _two_sided_z(confidence)
+    z = normal_critical(confidence)
     before, after = both + before_only, both + after_only
     p1, p2 = before / n, after / n
     (l1, u1), (l2, u2) = _score_bounds(before, n, z), _score_bounds(after, n, z)
@@ -163,7 +163,7 @@ def paired_ratio_interval(both: int, before_only: int, after_only: int, neither:
     Source: Bonett and Price 2006, Statistics in Medicine 25:3039.
     """
     _check_table("paired_ratio_interval", both, before_only, after_only, neither)
-    z = _two_sided_z(confidence)
+    z = normal_critical(confidence)
     m = both + before_only + after_only
     if m == 0:
         return Interval(0.0, inf, "bonett_price")
@@ -199,11 +199,6 @@ def mcnemar_exact(before_only: int, after_only: int) -> float:
     return min(1.0, tail / (1 << discordant) * 2)
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise DataError("confidence", f"must lie between 0 and 1, got {confidence}", "use e.g. 0.95")
-
-
 def _check_counts(successes: int, n: int) -> None:
     if n < 1 or not 0 <= successes <= n:
         raise DataError(
@@ -215,11 +210,6 @@ def _check_table(where: str, *cells: int) -> int:
     if min(cells) < 0 or sum(cells) < 1:
         raise DataError(where, f"needs four counts >= 0 and at least one row, got {cells}", "pass counts of rows")
     return sum(cells)
-
-
-def _two_sided_z(confidence: float) -> float:
-    _check_confidence(confidence)
-    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _score_bounds(successes: int, n: int, z: float) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """Which cells a policy looks at, what is missing, and the decision."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,6 @@ from robustlab.spec.loader import load_yaml
 from robustlab.spec.policy import Policy, Rule
 
 POLICIES = sorted((package_root() / "docs" / "policies").glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def factory() -> Any:
-    """The maker of results that the tests of ``report`` use."""
-    path = Path(__file__).parents[1] / "report" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("results_factory", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def policy(*rules: dict[str, Any], require_control: bool = False) -> Policy:

@@ -1,6 +1,5 @@
 """A finished run is reconciled from its ledger: what is measured, what is assumed, and what it cannot say."""
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,17 +24,6 @@ SECOND = 10**9
 CARD = load_price_card(None)
 AUDIT = "kimi_k25_audit"
 ATTACK, SECOND_SEED, CONTROL = "c0ffee000001", "c0ffee000005", "c0ffee000003"
-
-
-@pytest.fixture(scope="session")
-def factory() -> Any:
-    """The maker of results that the tests of ``report`` use."""
-    path = Path(__file__).parents[1] / "report" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("results_factory", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

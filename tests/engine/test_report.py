@@ -1,7 +1,6 @@
 """The report of a run is made again only from a record that holds."""
 
 import gzip
-import importlib.util
 import json
 import stat
 from collections.abc import Callable
@@ -18,17 +17,6 @@ from robustlab.report.html import render_report
 RUN_ID = "20261122T021733Z-a1b2c3"
 Reader = Callable[[Path, str], Any]
 both = pytest.mark.parametrize("read", [read_results, rewrite_report])
-
-
-@pytest.fixture(scope="session")
-def factory() -> Any:
-    """The maker of results that the tests of ``report`` use."""
-    path = Path(__file__).parents[1] / "report" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("results_factory", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
