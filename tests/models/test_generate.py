@@ -5,8 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
-from robustlab.models.generate import Completion, Wave, generate_greedy, mean_log_probabilities, plan_waves
+from robustlab.models import generate
+from robustlab.models.generate import (
+    Completion,
+    Wave,
+    count_shared,
+    generate_greedy,
+    mean_log_probabilities,
+    plan_waves,
+)
 
 PROMPTS = [[1, 40, 41, 42, 43], [1, 50], [1, 60, 61], [1, *range(70, 90)], [1, 50, 51], [1, 9], [1, 60, 61], [1, 99, 3]]
 NO_EOS = frozenset({-1})
@@ -89,6 +98,63 @@ def test_the_end_token_is_no_part_of_a_completion_and_may_be_the_first(tiny: Any
 def test_a_completion_is_cut_at_its_limit(tiny: Any, new: int) -> None:
     found = complete(tiny.model, PROMPTS, new=new)
     assert [(len(completion.ids), completion.ended) for completion in found] == [(new, False)] * len(PROMPTS)
+
+
+def test_what_all_prompts_begin_with_is_read_once(lively: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [[1, 7, 8, 9, *prompt[1:]] for prompt in PROMPTS]
+    lengths: list[int] = []
+    forward = type(lively).forward
+
+    def count(self: Any, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        lengths.append(input_ids.numel())
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    alone = [complete(lively, [prompt])[0] for prompt in prompts]
+    monkeypatch.setattr(type(lively), "forward", count)
+    assert complete(lively, prompts, batch_rows=3, new=1) == [Completion(each.ids[:1], ended=False) for each in alone]
+    # The four shared tokens, then three waves of rests of 1, 1, 2 | 2, 2, 2 | 4, 20 tokens with filler.
+    assert lengths == [4, 3 * 2, 3 * 2, 2 * 20]
+    assert complete(lively, prompts) == alone
+
+
+def test_shared_tokens_are_counted_and_leave_each_prompt_one() -> None:
+    assert count_shared([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == 2
+    assert count_shared([[1, 2], [1, 2], [1, 2, 3]]) == 1
+    assert count_shared([[1, 2], [3, 2]]) == 0
+    assert count_shared([[1, 2, 3]]) == 0 and count_shared([]) == 0
+
+
+def test_a_wave_that_is_read_in_parts_ends_in_the_same_completions(
+    lively: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eos, _ = ending(lively)
+    whole = complete(lively, PROMPTS, eos=eos)
+    monkeypatch.setattr(generate, "PART_TOKENS", 6)
+    assert complete(lively, PROMPTS, eos=eos) == whole
+
+
+def test_a_wave_holds_only_so_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "WAVE_TOKENS", 20)
+    # With 4 new tokens the lengths are 6 6 7 7 7 7 9 25: 6 6 7 would be 3 * 7 = 21, and 25 stands alone.
+    waves = plan_waves(PROMPTS, 8, max_new_tokens=4)
+    assert [len(wave.rows) for wave in waves] == [2, 2, 2, 1, 1]
+    assert sorted(row for wave in waves for row in wave.rows) == list(range(8))
+
+
+def test_a_model_that_forgets_is_decoded_as_transformers_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(5)
+    config = MistralConfig(
+        vocab_size=128, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=4, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    monkeypatch.setattr(generate, "PART_TOKENS", 6)
+    prompts = [[1, 5, *prompt[1:]] for prompt in PROMPTS]
+    for prompt, ours in zip(prompts, complete(model, prompts), strict=True):
+        theirs = model.generate(
+            input_ids=torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+        assert list(ours.ids) == theirs[0, len(prompt) :].tolist()
 
 
 def test_the_batch_plan_depends_on_the_prompts_alone() -> None:

@@ -25,7 +25,7 @@ from robustlab.cost.flops import (
 )
 from robustlab.data.sources import cache_root, fetch_source, is_fetched
 from robustlab.models.adapter import LoraModification
-from robustlab.models.generate import generate_greedy
+from robustlab.models.generate import count_shared, generate_greedy
 from robustlab.models.load import load_pinned
 from robustlab.spec.catalog import load
 from robustlab.spec.targets import GgufTarget, Shape
@@ -211,7 +211,7 @@ def test_greedy_decoding(prompt: int, new: int) -> None:
 
 def test_the_labs_decoder_saves_lm_head_on_all_of_the_prompt_but_its_end() -> None:
     model, shape = build_llama().eval(), shape_of(SIZES)
-    prompts = [random_ids(length)[0].tolist() for length in (200, 200)]
+    prompts = [[first, *random_ids(199)[0].tolist()] for first in (1, 2)]
     counter = counted(
         lambda: generate_greedy(
             model,
@@ -227,6 +227,30 @@ def test_the_labs_decoder_saves_lm_head_on_all_of_the_prompt_but_its_end() -> No
     price = 2 * (prefill(whole_scores(shape), 200) + decode(shape, 200, 20))
     assert_close(price - 2 * 199 * 2 * shape.vocab * shape.hidden, counter)
     assert price > 1.1 * counter
+
+
+def test_the_labs_decoder_reads_once_what_all_prompts_begin_with() -> None:
+    model, shape = build_llama().eval(), shape_of(SIZES)
+    # Short, so that attention, whose counter knows no causal half, weighs little.
+    opening = random_ids(30)[0].tolist()
+    prompts = [[*opening, own, *random_ids(9)[0].tolist()] for own in (1, 2, 3)]
+    counter = counted(
+        lambda: generate_greedy(
+            model,
+            prompts,
+            batch_rows=3,
+            max_new_tokens=2,
+            eos_ids=frozenset(),
+            pad_id=0,
+            before_wave=lambda wave: None,
+            after_wave=lambda wave, completions: None,
+        )
+    )
+    whole, shared = whole_scores(shape), count_shared(prompts)
+    assert shared == 30
+    price = 3 * (prefill(whole, 40) + decode(shape, 40, 2)) - 2 * prefill(whole, shared)
+    saved = (3 * (40 - shared - 1) + shared - 1) * 2 * shape.vocab * shape.hidden
+    assert_close(price - saved, counter)
 
 
 def test_the_labs_trainer_saves_lm_head_on_the_prompt() -> None:
