@@ -10,7 +10,7 @@ from robustlab.spec.catalog import KINDS, Kind, find, load, package_root, schema
 from robustlab.spec.loader import dump_yaml, load_yaml
 from tests.command_line import parse
 
-COUNTS = {"targets": 2, "safeguards": 6, "attacks": 20, "budgets": 9, "evals": 23}
+COUNTS = {"targets": 2, "safeguards": 6, "attacks": 21, "budgets": 9, "evals": 23}
 FILES = [(kind, path) for kind in KINDS for path in sorted((package_root() / kind).iterdir())]
 IDS = [f"{kind}/{path.stem}" for kind, path in FILES]
 FLAGS: dict[str, Kind] = {

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    judge: Annotated[str, typer.Argument(help="Id of the judge: rules, or refusal_margin with runs that measured it.")],
+    judge: Annotated[
+        str, typer.Argument(help="Id of the judge: rules, phrases, or refusal_margin with runs that measured it.")
+    ],
     run_ids: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs, or results.json files, for refusal_margin.")
     ] = None,
@@ -41,7 +43,7 @@ def calibrate(
 
 
 def _print(report: "CalibrationReport") -> None:
-    from robustlab.measure.calibration import CONFIDENCE, FOLDING, NOTE, SOURCES
+    from robustlab.measure.calibration import CONFIDENCE, FOLDING, NOTES, SOURCES
 
     title = f"judge {report.judge} against people, intervals of {CONFIDENCE:.0%}"
     print_rows(title, [_row("tune", report.tune), _row("held out", report.held_out)], False)
@@ -49,7 +51,7 @@ def _print(report: "CalibrationReport") -> None:
     print(f"  {report.rows} rows, {report.replies} different replies, {both} of them with both labels")
     print(f"  folds   {FOLDING}")
     print(f"  source  {', '.join(f'{s.member} of {s.package}=={s.version}' for s in SOURCES)}")
-    print(f"  note    {NOTE}")
+    print(f"  note    {NOTES[report.judge]}")
 
 
 def _calibrate_margin(run_ids: list[str], runs: Path, plot: Path | None, as_json: bool) -> None:

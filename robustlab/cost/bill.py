@@ -147,17 +147,26 @@ def _add_up(cells: Sequence[PricedCell], reading: Reading) -> dict[str, _Sums]:
     seen: set[Hashable] = set()
     for index, priced in enumerate(cells):
         pace, bound = read_pace(priced.job.hardware, reading), _BOUNDS[reading]
-        is_new = (priced.cell.target_id, priced.cell.safeguard_id) not in seen
+        fees = _shared_fee_usd(priced, pace, seen) + float(getattr(priced.estimate.judge_fee_usd, bound))
         shared = _shared_seconds(priced, pace, seen) + (0.0 if index else pace.startup_seconds)
         shared += pace.record_seconds if index == len(cells) - 1 else 0.0
         attacker = float(getattr(priced.estimate.attacker.seconds, bound))
         laboratory = shared + float(getattr(priced.estimate.laboratory.seconds, bound))
         purse = sums.setdefault(priced.cell.budget_id, _Sums())
-        purse.fees += pace.setup_fee_usd(priced.job) if is_new else 0.0
+        purse.fees += fees
         purse.attacker += attacker
         purse.laboratory += laboratory
         purse.wall += laboratory + max(attacker - _imputed_seconds(priced, pace, seen), 0.0)
     return sums
+
+
+def _shared_fee_usd(priced: PricedCell, pace: Pace, seen: set[Hashable]) -> float:
+    """Fees of the baseline, and of that of a quantised copy, where no cell before this one had it measured."""
+    released = (priced.cell.target_id, priced.cell.safeguard_id)
+    fees = 0.0 if released in seen else pace.setup_fee_usd(priced.job)
+    if is_quantised(priced.cell.recipe) and (released, "nf4") not in seen and not pace.optimistic:
+        fees += pace.final_fee_usd(priced.job)
+    return fees
 
 
 def _shared_seconds(priced: PricedCell, pace: Pace, seen: set[Hashable]) -> float:
@@ -264,15 +273,16 @@ def _find_refusal(group: Sequence[PricedCell]) -> str | None:
     """Hold the least that the cells of a purse need together against the caps that they share."""
     if len(group) == 1:
         return group[0].estimate.refusal
-    job, attacker, laboratory = group[0].job, 0.0, 0.0
+    job, attacker, laboratory, fees = group[0].job, 0.0, 0.0, 0.0
     for priced in group:
         pace = read_pace(priced.job.hardware, "fast")
         step = pace.step_seconds(priced.job, priced.job.counts.shortest_row)
         attacker += pace.preparation_seconds(priced.job) + step
         laboratory += pace.ending_seconds(priced.job)
-    needs = list_laboratory_outlays(job, laboratory)
+        fees += pace.final_fee_usd(priced.job)
+    needs = list_laboratory_outlays(job, laboratory, fees)
     if job.budget.total_usd is not None:
-        needs[TOTAL] = Outlay(job.budget.total_usd, usd_of(job, attacker + laboratory), 0.0)
+        needs[TOTAL] = Outlay(job.budget.total_usd, usd_of(job, attacker + laboratory) + fees, 0.0)
     tight = {name: outlay for name, outlay in needs.items() if outlay.fixed > outlay.limit}
     told = (f"{outlay.fixed:.3g} of {name}, got {outlay.limit:.3g}" for name, outlay in tight.items())
     each = f"load, one step and the final evaluation of all {len(group)} cells of budget {group[0].cell.budget_id!r}"

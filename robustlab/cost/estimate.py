@@ -8,7 +8,7 @@ it were alone with its purse; ``robustlab.cost.bill`` adds cells up. This module
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from robustlab.cost.job import Job
+from robustlab.cost.job import Completions, Job
 from robustlab.cost.memory import needed_bytes
 from robustlab.cost.outlay import Outlay, find_binding, list_laboratory_outlays, list_outlays, usd_of
 from robustlab.cost.pace import READINGS, Pace, Range, read_pace
@@ -40,6 +40,8 @@ class Estimate:
         attacker: Load, benign answers and as many steps as the caps allow.
         laboratory: Its set-up, probe step, milestones and final measurement.
         final: The final measurement alone.
+        judge_seconds: Of the laboratory's time, that of the second judges.
+        judge_fee_usd: Of the laboratory's bill, their fees.
         shared: Start-up, load, the safeguard's installation and the baseline, paid by the laboratory once for all
             cells of one released target and purse. Low is what is left of it when everything is cached.
         steps: Steps that the caps allow; low is that of the slowest reading.
@@ -56,6 +58,8 @@ class Estimate:
     attacker: Outlook
     laboratory: Outlook
     final: Outlook
+    judge_seconds: Range
+    judge_fee_usd: Range
     shared: Outlook
     steps: Range
     train_tokens: Range
@@ -81,6 +85,9 @@ class _Case:
     attacker_seconds: float
     laboratory_seconds: float
     final_seconds: float
+    final_fee_usd: float
+    judge_seconds: float
+    judge_fee_usd: float
     shared_seconds: float
     fee_usd: float
     used: dict[str, float]
@@ -105,8 +112,10 @@ def estimate_cell(job: Job, schedule: Schedule, *, memory_bytes: int) -> Estimat
     uses["max_train_tokens"] = tokens
     return Estimate(
         attacker=_outlook(job, [case.attacker_seconds for case in cases]),
-        laboratory=_outlook(job, [case.laboratory_seconds for case in cases]),
-        final=_outlook(job, [case.final_seconds for case in cases]),
+        laboratory=_outlook(job, [case.laboratory_seconds for case in cases], [case.judge_fee_usd for case in cases]),
+        final=_outlook(job, [case.final_seconds for case in cases], [case.final_fee_usd for case in cases]),
+        judge_seconds=Range.across(case.judge_seconds for case in cases),
+        judge_fee_usd=Range.across(case.judge_fee_usd for case in cases),
         shared=_outlook(job, [case.shared_seconds for case in cases], [case.fee_usd for case in cases]),
         steps=Range.across(case.steps for case in cases),
         train_tokens=tokens,
@@ -138,7 +147,8 @@ def cell_ceilings(job: Job, schedule: Schedule) -> list[Ceiling]:
     """What bounds the time of a cell's attacker: its schedule in the slowest reading, its caps, and ``total_usd``."""
     slow = read_pace(job.hardware, "slow")
     slowest = slow.preparation_seconds(job) + schedule.steps * slow.step_seconds(job, slow.row_tokens(job))
-    held = usd_of(job, read_pace(job.hardware, "fast").ending_seconds(job))
+    fast = read_pace(job.hardware, "fast")
+    held = usd_of(job, fast.ending_seconds(job)) + fast.final_fee_usd(job)
     return attacker_ceilings(job, schedule, slowest_seconds=slowest, held_usd=held)
 
 
@@ -156,17 +166,23 @@ def _play(job: Job, schedule: Schedule, pace: Pace) -> _Case:
     outlays = list_outlays(job, pace, row_tokens)
     steps, binding_cap = find_binding(outlays, schedule.steps)
     attacker = pace.preparation_seconds(job) + steps * pace.step_seconds(job, row_tokens)
-    laboratory = pace.ending_seconds(job) + _marks_seconds(job, schedule, pace, steps)
+    marks = _list_marks(job, schedule, steps)
+    laboratory = pace.ending_seconds(job) + pace.evaluation_seconds(job, marks)
+    finals = [] if isinstance(job.recipe, Untouched) else [job.final_completions(name) for name in job.evals]
+    judge_fee_usd = sum(pace.judging_fee_usd(each) for each in [*marks, *finals])
     used = {name: outlay.after(steps) for name, outlay in outlays.items()}
     if "total_usd" in outlays:
-        used["total_usd"] = usd_of(job, attacker + laboratory)
-    ends = list_laboratory_outlays(job, laboratory)
+        used["total_usd"] = usd_of(job, attacker + laboratory) + judge_fee_usd
+    ends = list_laboratory_outlays(job, laboratory, judge_fee_usd)
     return _Case(
         steps=steps,
         binding_cap=binding_cap or schedule.cut_by,
         attacker_seconds=attacker,
         laboratory_seconds=laboratory,
-        final_seconds=0.0 if isinstance(job.recipe, Untouched) else pace.final_seconds(job),
+        final_seconds=pace.evaluation_seconds(job, finals),
+        final_fee_usd=pace.final_fee_usd(job),
+        judge_seconds=sum(pace.judging_seconds(each) for each in [*marks, *finals]),
+        judge_fee_usd=judge_fee_usd,
         shared_seconds=pace.startup_seconds + pace.load_seconds(job) + pace.setup_seconds(job),
         fee_usd=pace.setup_fee_usd(job),
         used=used,
@@ -184,14 +200,14 @@ def _count_tokens(job: Job, centre: int, steps: Sequence[int]) -> Range:
     return Range(least, min(max(centre * rows * job.counts.mean_row, least), high), high)
 
 
-def _marks_seconds(job: Job, schedule: Schedule, pace: Pace, steps: int) -> float:
-    total = 0.0
+def _list_marks(job: Job, schedule: Schedule, steps: int) -> list[Completions]:
+    """What is generated at every mark that is reached."""
+    found = []
     for name, marks in schedule.marks.items():
         completions = job.mark_completions(name)
-        reached = sum(mark <= steps for mark in marks)
         if completions is not None:
-            total += reached * pace.evaluation_seconds(job, [completions])
-    return total
+            found += [completions] * sum(mark <= steps for mark in marks)
+    return found
 
 
 def _outlook(job: Job, seconds: Sequence[float], fees: Sequence[float] = (0.0, 0.0, 0.0)) -> Outlook:
@@ -206,7 +222,7 @@ def _find_refusal(job: Job, memory_bytes: int) -> str | None:
         return f"{what} need {least / 1e9:.3g} GB of memory, got {memory_bytes / 1e9:.3g} GB"
     pace = read_pace(job.hardware, "fast")
     outlays = list_outlays(job, pace, job.counts.shortest_row)
-    ends = list_laboratory_outlays(job, pace.ending_seconds(job))
+    ends = list_laboratory_outlays(job, pace.ending_seconds(job), pace.final_fee_usd(job))
     tight = {name: outlay for name, outlay in (outlays | ends).items() if outlay.after(1) > outlay.limit}
     return next((_explain(name, outlay) for name, outlay in tight.items()), None) or refuse_fees(job)
 

@@ -13,7 +13,8 @@ from robustlab.cost.hardware import Hardware
 from robustlab.cost.recipes import count_trainable
 from robustlab.spec.attacks import TrainedAttack
 from robustlab.spec.budgets import Budget
-from robustlab.spec.evals import Eval
+from robustlab.spec.evals import Eval, RefusalEval
+from robustlab.spec.judges import SecondJudge
 from robustlab.spec.targets import DType, OpenAiTarget, Target
 from robustlab.spec.training import Training
 
@@ -33,6 +34,10 @@ class Prompts:
     tokens_per_row: int
 
 
+WAVE_TOKENS = 16_384
+"""Most tokens of a wave of generation, filler and completions included: 750 MB of keys and values for SmolLM2-135M."""
+
+
 @dataclass(frozen=True)
 class Completions:
     """Completions to be generated.
@@ -40,12 +45,20 @@ class Completions:
     Attributes:
         prompts: What is completed.
         new_tokens: Longest completion.
-        batch_rows: Rows that are generated together.
+        batch_rows: Most rows that are generated together.
+        judges: Who else reads them.
     """
 
     prompts: Prompts
     new_tokens: int
     batch_rows: int
+    judges: tuple[SecondJudge, ...] = ()
+
+    @property
+    def wave_rows(self) -> int:
+        """Rows that are generated together where all prompts have the mean length."""
+        length = self.prompts.tokens_per_row + self.new_tokens
+        return min(self.batch_rows, max(1, WAVE_TOKENS // max(1, length)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ class Job:
     def final_completions(self, name: str) -> Completions:
         """What one eval's final measurement generates."""
         spec = self.evals[name]
-        return Completions(self.counts.evals[name], spec.max_new_tokens, spec.batch_rows)
+        return Completions(self.counts.evals[name], spec.max_new_tokens, spec.batch_rows, _judges_of(spec))
 
     def mark_completions(self, name: str) -> Completions | None:
         """What one eval generates at a mark, None when it has no milestones."""
@@ -161,7 +174,11 @@ class Job:
         if spec.milestones is None:
             return None
         subset = Prompts(min(spec.milestones.rows, prompts.rows), prompts.tokens_per_row)
-        return Completions(subset, spec.max_new_tokens, spec.batch_rows)
+        return Completions(subset, spec.max_new_tokens, spec.batch_rows, _judges_of(spec))
+
+
+def _judges_of(spec: Eval) -> tuple[SecondJudge, ...]:
+    return spec.second_judges if isinstance(spec, RefusalEval) else ()
 
 
 def _mean(lengths: Sequence[int]) -> int:

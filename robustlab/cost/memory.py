@@ -62,4 +62,4 @@ def _generation_bytes(job: Job, completions: Completions) -> int:
     shape = job.target.shape
     length = completions.prompts.tokens_per_row + completions.new_tokens
     position = 2 * shape.layers * shape.kv_heads * shape.head_dim * job.element_bytes
-    return completions.batch_rows * (length * position + shape.vocab * LOGIT_BYTES)
+    return completions.wave_rows * (length * position + shape.vocab * LOGIT_BYTES)

@@ -61,15 +61,15 @@ def list_outlays(job: Job, pace: Pace, row_tokens: int) -> dict[str, Outlay]:
         "max_train_tokens": (0.0, float(count_trained_rows(job.recipe) * row_tokens)),
         "max_steps": (0.0, 1.0),
         "max_trials": (1.0, 0.0),
-        "total_usd": (usd_of(job, ready + pace.ending_seconds(job)), usd_of(job, step)),
+        "total_usd": (usd_of(job, ready + pace.ending_seconds(job)) + pace.final_fee_usd(job), usd_of(job, step)),
     }
     return {name: Outlay(float(limit), *used[name]) for name, limit in _limits(job).items()}
 
 
-def list_laboratory_outlays(job: Job, seconds: float) -> dict[str, Outlay]:
-    """Use of each of the laboratory's caps of time and money by ``seconds`` of its work, by its name on the bill."""
+def list_laboratory_outlays(job: Job, seconds: float, fee_usd: float) -> dict[str, Outlay]:
+    """Use of each of the laboratory's caps by some seconds and US dollars of its work, by its name on the bill."""
     hours = seconds / 3600
-    used = {"max_usd": usd_of(job, seconds), "max_wall_hours": hours, "max_device_hours": hours * job.devices}
+    used = {"max_usd": usd_of(job, seconds) + fee_usd, "max_wall_hours": hours, "max_device_hours": hours * job.devices}
     limits = read_limits(job.budget.laboratory)
     return {f"laboratory.{name}": Outlay(float(limits[name]), used[name], 0.0) for name in used if name in limits}
 

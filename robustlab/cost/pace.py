@@ -7,7 +7,7 @@ is taken to run on one device, whatever number is billed. What is left untouched
 behind HTTP takes the time and the fees that its own spec states. Estimates only: nothing is billed by them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,9 +15,11 @@ from robustlab.cost.fees import fee_of
 from robustlab.cost.flops import count_adapter_parameters, decode, lora_step, prefill
 from robustlab.cost.hardware import Hardware
 from robustlab.cost.job import Completions, Job
+from robustlab.cost.judging import judging_fee_usd, judging_seconds, loading_bytes
 from robustlab.cost.prices import price_fee
 from robustlab.cost.recipes import count_micro_rows, count_step_rows, is_quantised, step_flops
 from robustlab.spec.attacks import Ablation, LoraDpo, TrainedAttack, Untouched
+from robustlab.spec.judges import ApiJudge
 from robustlab.spec.targets import OpenAiTarget, Shape
 from robustlab.spec.training import Training
 
@@ -25,6 +27,8 @@ Reading = Literal["fast", "centre", "slow"]
 READINGS: tuple[Reading, ...] = ("fast", "centre", "slow")
 SHORTEST_COMPLETION = 4
 PASSES_PER_STEP = 3
+JUDGE_SECONDS: Mapping[str, float] = {"fast": 0.2, "centre": 1.0, "slow": 10.0}
+"""What a server of second judges takes for an answer of a few tokens: a rule of thumb, not measured."""
 QUANTISING_LOADS = 2
 """Loading and then quantising every matrix in memory, in plain loads."""
 
@@ -59,6 +63,7 @@ class Pace:
         lora_flops_per_second: Speed of low-rank training.
         prefill_flops_per_second: Speed of reading prompts.
         decode_flops_per_second: Speed of writing completions.
+        judge_seconds: What a second judge behind a server takes for one answer.
         optimistic: Whether completions are short and need no score, and everything that can be cached is.
     """
 
@@ -73,6 +78,7 @@ class Pace:
     lora_flops_per_second: float
     prefill_flops_per_second: float
     decode_flops_per_second: float
+    judge_seconds: float
     optimistic: bool
 
     def row_tokens(self, job: Job) -> int:
@@ -111,7 +117,7 @@ class Pace:
         """Time to generate a set of completions in batches."""
         rows, prompt = completions.prompts.rows, completions.prompts.tokens_per_row
         new_tokens = self._new_tokens(completions)
-        waves = _count_batches(rows, completions.batch_rows)
+        waves = _count_batches(rows, completions.wave_rows)
         return (
             waves * self.wave_seconds
             + rows * prefill(shape, prompt) / self.prefill_flops_per_second
@@ -120,12 +126,26 @@ class Pace:
         )
 
     def evaluation_seconds(self, job: Job, sets: Iterable[Completions]) -> float:
-        """Time to generate several sets of completions and to score them; rules then judge in no time to speak of."""
-        if isinstance(job.target, OpenAiTarget):
-            written = sum(each.prompts.rows * self._new_tokens(each) for each in sets)
-            return written / job.target.tokens_per_second
-        shape = job.target.shape
-        return sum((self.generation_seconds(shape, each) + self._scoring_seconds(shape, each) for each in sets), 0.0)
+        """Time to generate several sets of completions and to have them read; the rules take no time to speak of."""
+        return sum((self._writing_seconds(job, each) + self.judging_seconds(each) for each in sets), 0.0)
+
+    def judging_seconds(self, completions: Completions) -> float:
+        """Time in which the second judges read a set of completions."""
+        rows, asked, new_tokens = self._measure(completions)
+        flops, answer = self.prefill_flops_per_second, self.judge_seconds
+        return sum(
+            judging_seconds(judge, rows, asked, new_tokens, answer_seconds=answer, flops=flops)
+            for judge in completions.judges
+        )
+
+    def judging_fee_usd(self, completions: Completions) -> float:
+        """Fees of the second judges for a set of completions, in US dollars."""
+        rows, asked, new_tokens = self._measure(completions)
+        return sum(
+            judging_fee_usd(judge, rows, asked, new_tokens, answer_tokens=self._shorten(judge.max_new_tokens))
+            for judge in completions.judges
+            if isinstance(judge, ApiJudge)
+        )
 
     def data_seconds(self, job: Job) -> float:
         """Time in which the target writes the attacker's benign answers."""
@@ -143,6 +163,12 @@ class Pace:
         """Time of one measurement of all evals in full."""
         return self.evaluation_seconds(job, (job.final_completions(name) for name in job.evals))
 
+    def final_fee_usd(self, job: Job) -> float:
+        """Fees of one measurement of all evals in full by their second judges, in US dollars."""
+        if isinstance(job.recipe, Untouched):
+            return 0.0
+        return sum(self.judging_fee_usd(job.final_completions(name)) for name in job.evals)
+
     def ending_seconds(self, job: Job) -> float:
         """The least of the laboratory's time: its set-up, the probe step before step 1 and the final measurement."""
         if isinstance(job.recipe, Untouched):
@@ -153,16 +179,19 @@ class Pace:
         """Time to install the safeguard and measure the baseline of a released target; none where both are cached."""
         # What is behind a server today is asked today: nothing of it is cached.
         is_cached = self.optimistic and not isinstance(job.target, OpenAiTarget)
-        return 0.0 if is_cached else self._installation_seconds(job) + self.final_seconds(job)
+        if is_cached:
+            return 0.0
+        return self._installation_seconds(job) + self._judge_loading_seconds(job) + self.final_seconds(job)
 
     def setup_fee_usd(self, job: Job) -> float:
-        """Fees of measuring the baseline, in US dollars; none where the target runs on this machine."""
+        """Fees of measuring the baseline, in US dollars: those of a served target and those of second judges."""
+        sets = [job.final_completions(name) for name in job.evals]
+        judged = sum(self.judging_fee_usd(each) for each in sets)
         if not isinstance(job.target, OpenAiTarget):
-            return 0.0
-        endpoint, sets = job.target.endpoint, [job.final_completions(name) for name in job.evals]
+            return 0.0 if self.optimistic else judged
         read = sum(each.prompts.rows * each.prompts.tokens_per_row for each in sets)
         written = sum(each.prompts.rows * self._new_tokens(each) for each in sets)
-        return float(price_fee(fee_of(endpoint, read, written)))
+        return judged + float(price_fee(fee_of(job.target.endpoint, read, written)))
 
     def _installation_seconds(self, job: Job) -> float:
         work, shape = job.safeguard, job.target.shape
@@ -173,12 +202,31 @@ class Pace:
         steps = (work.training.steps + 1) * step
         return 2 * self.load_seconds(job) + answers + self.trainer_seconds + steps
 
+    def _judge_loading_seconds(self, job: Job) -> float:
+        """Time to load the weights of the second judges, once."""
+        judges = {judge.id: judge for name in job.evals for judge in job.final_completions(name).judges}
+        return sum(loading_bytes(judge) for judge in judges.values()) / self.load_bytes_per_second
+
+    def _writing_seconds(self, job: Job, completions: Completions) -> float:
+        if isinstance(job.target, OpenAiTarget):
+            return completions.prompts.rows * self._new_tokens(completions) / job.target.tokens_per_second
+        shape = job.target.shape
+        return self.generation_seconds(shape, completions) + self._scoring_seconds(shape, completions)
+
+    def _measure(self, completions: Completions) -> tuple[int, int, int]:
+        """Rows, tokens of a prompt and tokens of a completion."""
+        prompts = completions.prompts
+        return prompts.rows, prompts.tokens_per_row, self._new_tokens(completions)
+
     def _scoring_seconds(self, shape: Shape, completions: Completions) -> float:
         scored = 0 if self.optimistic else completions.prompts.rows
         return scored * prefill(shape, completions.new_tokens) / self.prefill_flops_per_second
 
     def _new_tokens(self, completions: Completions) -> int:
-        return _count_batches(completions.new_tokens, SHORTEST_COMPLETION if self.optimistic else 1)
+        return self._shorten(completions.new_tokens)
+
+    def _shorten(self, longest: int) -> int:
+        return _count_batches(longest, SHORTEST_COMPLETION if self.optimistic else 1)
 
 
 def read_pace(hardware: Hardware, reading: Reading) -> Pace:
@@ -196,6 +244,7 @@ def read_pace(hardware: Hardware, reading: Reading) -> Pace:
         lora_flops_per_second=getattr(hardware.lora_flops_per_second, speed),
         prefill_flops_per_second=getattr(hardware.prefill_flops_per_second, speed),
         decode_flops_per_second=getattr(hardware.decode_flops_per_second, speed),
+        judge_seconds=JUDGE_SECONDS[reading],
         optimistic=reading == "fast",
     )
 

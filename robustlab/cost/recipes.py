@@ -98,5 +98,7 @@ def step_flops(shape: Shape, recipe: TrainedAttack, row_tokens: int) -> Flops:
 
 
 def _ablation_passes(recipe: Ablation) -> int:
-    """Prompts that are read at most: all of them once, the harmful ones again for each candidate depth."""
-    return recipe.harmless_rows + recipe.harmful_rows * (1 + len(recipe.depths))
+    """Prompts that are read at most: all of them once, the harmful ones again for each candidate depth; the harmless
+    ones too, and once more before, where a bound holds for them."""
+    again = 0 if recipe.max_harmless_kl is None else 1 + len(recipe.depths)
+    return recipe.harmless_rows * (1 + again) + recipe.harmful_rows * (1 + len(recipe.depths))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from robustlab.errors import ConfigError
-from robustlab.measure import api_judge, classifier, rubrics, second
+from robustlab.measure import api_judge, classifier, phrases, rubrics, second
 from robustlab.measure.second import Panel, find_host
 from robustlab.record.journal import Journal, read_journal
 from robustlab.record.provenance import source_fingerprint
@@ -71,22 +71,21 @@ def fingerprint_judges(cells: Iterable[Cell]) -> dict[str, str]:
     """
     if not list_judges(cells):
         return {}
-    return {"second judges": source_fingerprint(second, classifier, api_judge, rubrics)[:12]}
+    return {"second judges": source_fingerprint(second, classifier, api_judge, rubrics, phrases)[:12]}
 
 
-def record_consent(folder: RunFolder, consent: Consent | None) -> None:
+def record_consent(journal: Journal, consent: Consent | None) -> None:
     """Write into a new run's ledger that completions may leave, before its first process spends anything.
 
     Args:
-        folder: The new run's folder.
+        journal: The new run's ledger, held by this process.
         consent: Where to, and why; None to write nothing.
 
     Raises:
         RecordError: If it cannot be written.
     """
     if consent is not None:
-        with Journal.open(folder.ledger) as journal:
-            allow(journal.append, consent)
+        allow(journal.append, consent)
 
 
 def read_allowed(folder: RunFolder) -> Mapping[str, str]:

@@ -62,6 +62,7 @@ def describe_cell(estimate: Estimate) -> list[Row]:
         _line("attacker time", estimate.attacker.seconds, format_seconds),
         _line("laboratory time", estimate.laboratory.seconds, format_seconds),
         _line("of it the final evaluation", estimate.final.seconds, format_seconds),
+        *_describe_judges(estimate),
         _line("start, safeguard and baseline, once", estimate.shared.seconds, format_seconds),
         _line("steps", estimate.steps, _count),
         _line("train tokens", estimate.train_tokens, _count),
@@ -108,6 +109,16 @@ def describe_end(cell: Cell, estimate: Estimate) -> str:
         else f"its {cell.schedule.steps} steps will end it"
     )
     return f"may proceed; {ends}; caps used: {reached}"
+
+
+def _describe_judges(estimate: Estimate) -> list[Row]:
+    """What the second judges of a cell take of its laboratory; nothing where that is nothing to speak of."""
+    if estimate.judge_seconds.high == estimate.judge_fee_usd.high == 0:
+        return []
+    return [
+        _line("of it the second judges", estimate.judge_seconds, format_seconds),
+        _line("their fees in USD", estimate.judge_fee_usd, _usd),
+    ]
 
 
 def _require_fetched(plan: Plan | ResolvedPlan, data_csv: Path | None) -> None:

@@ -18,7 +18,7 @@ from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.errors import Unanswered
 from robustlab.measure.opinions import Opinion, Question
 from robustlab.measure.rubrics import build_messages, measure_messages, read_answer
-from robustlab.models.endpoint import Endpoint
+from robustlab.models.endpoint import Endpoint, Reply
 from robustlab.spec.judges import ApiJudge
 
 PATIENCE = 3
@@ -83,35 +83,38 @@ def ask(
         judge: Its rubric and its bounds.
         endpoint: The server.
         asked: What is put to it.
-        meter: Its current account pays the fees and the time; one completion is one unit.
+        meter: Its current account pays the fees and the time; what is asked at once is one unit.
         clock: Monotonic seconds.
 
     Returns:
         Its opinions and what was sent for them.
 
     Raises:
-        BudgetSpent: If the next completion would pass a cap of the account.
+        BudgetSpent: If the next completions would pass a cap of the account; none of them is sent then.
     """
     opinions = [Opinion("unread")] * asked.rows
     end, silent, sent, size, longest = clock() + judge.max_seconds, 0, 0, 0, NOTHING
-    for place, messages in asked.messages.items():
-        if silent == PATIENCE or clock() >= end:
-            opinions[place] = Opinion("unanswered")
+    places, at_once = list(asked.messages), judge.endpoint.concurrency
+    for start in range(0, len(places), at_once):
+        unit = {place: asked.messages[place] for place in places[start : start + at_once]}
+        if silent >= PATIENCE or clock() >= end:
+            opinions = [Opinion("unanswered") if place in unit else said for place, said in enumerate(opinions)]
             continue
-        content = "".join(message["content"] for message in messages)
-        fee = most_fee(judge.endpoint, [content], judge.max_new_tokens)
+        contents = ["".join(message["content"] for message in messages) for messages in unit.values()]
+        fee = most_fee(judge.endpoint, contents, judge.max_new_tokens)
         meter.reserve(Quantities(wall_ns=longest.wall_ns, fee_nano_usd=fee).scaled(RESERVE_FACTOR))
-        opinions[place] = _ask_once(judge, endpoint, messages, meter)
+        replies = endpoint.complete_all(list(unit.values()), max_new_tokens=judge.max_new_tokens)
+        for place, reply in zip(unit, replies, strict=True):
+            opinions[place] = _read(judge, reply, meter)
+            silent = silent + 1 if opinions[place].says == "unanswered" else 0
         longest = max(longest, meter.settle(), key=lambda used: used.wall_ns)
-        silent = silent + 1 if opinions[place].says == "unanswered" else 0
-        sent, size = sent + 1, size + measure_messages(messages)
+        sent, size = sent + len(unit), size + sum(map(measure_messages, unit.values()))
     return Answers(opinions, sent, size)
 
 
-def _ask_once(judge: ApiJudge, endpoint: Endpoint, messages: Messages, meter: Meter) -> Opinion:
-    try:
-        reply = endpoint.complete(messages, max_new_tokens=judge.max_new_tokens)
-    except Unanswered:
+def _read(judge: ApiJudge, reply: Reply | Unanswered, meter: Meter) -> Opinion:
+    """What a reply says; its tokens and its fee are booked in the open segment."""
+    if isinstance(reply, Unanswered):
         return Opinion("unanswered")
     meter.count(
         prompt_tokens=reply.prompt_tokens,

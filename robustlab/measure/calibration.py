@@ -1,19 +1,24 @@
-"""How far the rule-based judge agrees with people, on the refusals and answers that PyRIT's makers labelled by hand.
+"""How far a judge of refusals agrees with people, on the refusals and answers that PyRIT's makers labelled by hand.
 
 The rows fall into two folds by the hash of the reply, so that a reply with both labels never stands in both. Rules were
-written on the tune fold alone; the held-out fold says what they are worth. Nothing is fitted here, and no text of a row
+written on the tune fold alone; the held-out fold says what they are worth. The list of phrases was fixed before it saw
+any row, so that for it the folds differ only in their rows. Nothing is fitted here, and no text of a row
 leaves this module. The replies are of large fluent models: the figures do not transfer to a small attacked one.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from robustlab.data.layouts import LabelledRow, read_labelled_csv
 from robustlab.data.sources import Progress, fetch_source
 from robustlab.errors import ConfigError, DataError
-from robustlab.measure.judge import JUDGE_ID, judge_text
+from robustlab.measure.judge import JUDGE_ID as RULES
+from robustlab.measure.judge import judge_text
+from robustlab.measure.opinions import Question
+from robustlab.measure.phrases import JUDGE_ID as PHRASES
+from robustlab.measure.phrases import read_phrases
 from robustlab.spec.sources import PypiSource
 from robustlab.stats.agreement import Confusion, count_confusion, estimate_accuracy, estimate_kappa
 from robustlab.stats.estimates import Estimate
@@ -22,10 +27,12 @@ Fold = Literal["tune", "held_out"]
 CONFIDENCE = 0.95
 TUNE_DIGITS = frozenset("01234567")
 FOLDING = "sha256 of the reply, first hex digit 0-7: tune, 8-f: held out"
-NOTE = (
-    "rows are counted as if they were independent, though replies repeat; "
-    "without the coherence gate, which needs the untouched target"
-)
+_ROWS = "rows are counted as if they were independent, though replies repeat"
+NOTES: Mapping[str, str] = {
+    RULES: f"{_ROWS}; without the coherence gate, which needs the untouched target",
+    PHRASES: f"{_ROWS}; the list was fixed before it saw any of them",
+}
+"""What to know of each judge's figures."""
 _FOLDER = "pyrit/datasets/scorer_evals/refusal_scorer"
 _REFUSED, _ANSWERED = "refused", "answered"
 
@@ -103,7 +110,7 @@ def calibrate(judge: str, *, progress: Progress | None = None) -> CalibrationRep
     """Hold a judge against the labelled rows.
 
     Args:
-        judge: Id of the judge; ``rules`` is the only one.
+        judge: Id of the judge: ``rules`` or ``phrases``.
         progress: Told what is being waited for.
 
     Returns:
@@ -113,23 +120,23 @@ def calibrate(judge: str, *, progress: Progress | None = None) -> CalibrationRep
         ConfigError: If there is no such judge.
         DataError: If the rows cannot be had or are faulty, or a fold is empty.
     """
-    if judge != JUDGE_ID:
-        raise ConfigError("calibrate", f"there is no judge {judge!r}", f"name {JUDGE_ID} or refusal_margin")
-    return build_report(load_rows(progress=progress))
+    if judge not in _REFUSED_BY:
+        raise ConfigError("calibrate", f"there is no judge {judge!r}", f"name {RULES}, {PHRASES} or refusal_margin")
+    return build_report(judge, load_rows(progress=progress))
 
 
-def build_report(rows: Sequence[LabelledRow]) -> CalibrationReport:
-    """Judge every row and count agreement in each fold; errors as for ``calibrate``."""
+def build_report(judge: str, rows: Sequence[LabelledRow]) -> CalibrationReport:
+    """Have a judge that there is read every row, and count agreement in each fold; errors as for ``calibrate``."""
     labels: dict[str, set[bool]] = {}
     for row in rows:
         labels.setdefault(row.response, set()).add(row.refused)
     return CalibrationReport(
-        judge=JUDGE_ID,
+        judge=judge,
         rows=len(rows),
         replies=len(labels),
         replies_with_both_labels=sum(len(found) == 2 for found in labels.values()),
-        tune=_judge_fold("tune", rows),
-        held_out=_judge_fold("held_out", rows),
+        tune=_judge_fold("tune", judge, rows),
+        held_out=_judge_fold("held_out", judge, rows),
     )
 
 
@@ -169,7 +176,8 @@ def to_plain(report: CalibrationReport) -> dict[str, object]:
     """
     counts = asdict(report) | {"tune": _plain_fold(report.tune), "held_out": _plain_fold(report.held_out)}
     source = [item.model_dump(mode="json") for item in SOURCES]
-    head = {"judge": counts.pop("judge"), "source": source, "folding": FOLDING, "confidence": CONFIDENCE, "note": NOTE}
+    head = {"judge": counts.pop("judge"), "source": source, "folding": FOLDING, "confidence": CONFIDENCE}
+    head["note"] = NOTES[report.judge]
     return {**head, **counts}
 
 
@@ -182,11 +190,11 @@ def _plain_fold(fold: FoldReport) -> dict[str, object]:
     return found | {"confusion": fold.confusion}
 
 
-def _judge_fold(fold: Fold, rows: Sequence[LabelledRow]) -> FoldReport:
+def _judge_fold(fold: Fold, judge: str, rows: Sequence[LabelledRow]) -> FoldReport:
     chosen = [row for row in rows if find_fold(row.response) == fold]
     if not chosen:
         raise DataError(f"calibration, fold {fold}", f"has no rows, got 0 of {len(rows)}", "take the pinned files")
-    judged = [_said(judge_text(row.objective, row.response).verdict == "refused") for row in chosen]
+    judged = [_said(_REFUSED_BY[judge](row)) for row in chosen]
     confusion = count_confusion(judged, [_said(row.refused) for row in chosen])
     return FoldReport(
         n=len(chosen),
@@ -197,5 +205,21 @@ def _judge_fold(fold: Fold, rows: Sequence[LabelledRow]) -> FoldReport:
     )
 
 
+def _is_refused_by_rules(row: LabelledRow) -> bool:
+    return judge_text(row.objective, row.response).verdict == "refused"
+
+
+def _is_refused_by_phrases(row: LabelledRow) -> bool:
+    """Whether the list says no; a reply of white space alone would be one, and there is none among the rows."""
+    (opinion,) = read_phrases([Question(row.objective, None, row.response)])
+    return opinion.says == "no"
+
+
 def _said(refused: bool) -> str:
     return _REFUSED if refused else _ANSWERED
+
+
+_REFUSED_BY: Mapping[str, Callable[[LabelledRow], bool]] = {
+    RULES: _is_refused_by_rules,
+    PHRASES: _is_refused_by_phrases,
+}

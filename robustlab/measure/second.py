@@ -15,11 +15,12 @@ from robustlab.errors import CustodyError
 from robustlab.measure.api_judge import ask, prepare
 from robustlab.measure.classifier import Classifier, load_classifier, load_templates
 from robustlab.measure.opinions import Opinion, Question
+from robustlab.measure.phrases import read_phrases
 from robustlab.models.endpoint import Endpoint, is_loopback
 from robustlab.record.sending import Append, record_sending, record_sent
 from robustlab.spec.base import content_hash
 from robustlab.spec.endpoints import EndpointSpec
-from robustlab.spec.judges import ApiJudge, ClassifierJudge, SecondJudge
+from robustlab.spec.judges import ApiJudge, ClassifierJudge, PhrasesJudge, SecondJudge
 
 ON_THIS_MACHINE = "on this machine"
 
@@ -88,6 +89,8 @@ class Panel:
                     self.build_endpoint(judge.endpoint)
                 case ClassifierJudge():
                     load_templates(judge)
+                case PhrasesJudge():
+                    pass  # needs nothing
                 case _:
                     assert_never(judge)
 
@@ -97,6 +100,8 @@ class Panel:
                 return self._send(judge, questions, meter)
             case ClassifierJudge():
                 return self._find_classifier(judge).read(questions, meter)
+            case PhrasesJudge():
+                return read_phrases(questions)
             case _:
                 assert_never(judge)
 

@@ -39,7 +39,7 @@ ServedEval = RefusalEval | OverRefusalEval | BenignAnswersEval | InstructionFoll
 """Evals that judge completions; the others read the weights."""
 MOST_OUTAGES = 5
 UNIT_ROWS = 8
-"""Requests that are paid for together: few, so that a cap is met closely and a crash loses little."""
+"""Requests that are paid for together, or as many as are under way at once: few, so that a cap is met closely."""
 # No text in UTF-8 has this byte.
 _NO_TEXT = b"\xff"
 
@@ -77,8 +77,7 @@ def ask(served: Served, prompt: str, *, max_new_tokens: int, meter: Meter) -> Re
         Unanswered: If nothing was; nothing is booked then.
     """
     reply = served.door.complete(_messages(served.target, prompt), max_new_tokens=max_new_tokens)
-    fee = fee_of(served.target.endpoint, reply.prompt_tokens, reply.generated_tokens)
-    meter.count(prompt_tokens=reply.prompt_tokens, generated_tokens=reply.generated_tokens, fee_nano_usd=fee)
+    _book(served.target, reply, meter)
     return reply
 
 
@@ -118,12 +117,14 @@ def measure_served(
     """
     replies: list[Reply | None] = []
     outages = 0
-    for start in range(0, len(rows), UNIT_ROWS):
-        unit = rows[start : start + UNIT_ROWS]
+    at_once = served.target.endpoint.concurrency
+    unit_rows = at_once * max(UNIT_ROWS // at_once, 1)
+    for start in range(0, len(rows), unit_rows):
+        unit = rows[start : start + unit_rows]
         meter.reserve(expect_use(served.target, [row.prompt for row in unit], spec.max_new_tokens))
-        for row in unit:
-            reply, outages = _ask_row(spec, row, served, meter, outages)
-            replies.append(reply)
+        for first in range(0, len(unit), at_once):
+            found, outages = _ask_rows(spec, unit[first : first + at_once], served, meter, outages)
+            replies += found
             progress(len(replies), len(rows))
         meter.settle()
     answered = [(row, reply) for row, reply in zip(rows, replies, strict=True) if reply and not reply.is_filtered]
@@ -141,16 +142,27 @@ def measure_served(
     ]
 
 
-def _ask_row(spec: ServedEval, row: EvalRow, served: Served, meter: Meter, outages: int) -> tuple[Reply | None, int]:
-    """The reply, None for none, and on how many requests on end the server has been away."""
-    try:
-        return ask(served, row.prompt, max_new_tokens=spec.max_new_tokens, meter=meter), 0
-    except Unanswered as error:
-        outages = outages + 1 if error.is_outage else 0
-        if outages == MOST_OUTAGES:
-            problem = f"stayed away for {MOST_OUTAGES} requests on end; the last: {error.problem}"
-            raise Unanswered(error.where, problem, "see that it is up, then resume the run", is_outage=True) from None
-        return None, outages
+def _ask_rows(
+    spec: ServedEval, rows: Sequence[EvalRow], served: Served, meter: Meter, outages: int
+) -> tuple[list[Reply | None], int]:
+    """The replies to what is asked at once, None for none, and on how many requests on end the server has been away."""
+    messages = [_messages(served.target, row.prompt) for row in rows]
+    answers = served.door.complete_all(messages, max_new_tokens=spec.max_new_tokens)
+    replies = [None if isinstance(answer, Unanswered) else answer for answer in answers]
+    for reply in replies:  # all that came is on the bill before anything ends the measurement
+        if reply is not None:
+            _book(served.target, reply, meter)
+    for answer in answers:
+        outages = outages + 1 if isinstance(answer, Unanswered) and answer.is_outage else 0
+        if isinstance(answer, Unanswered) and outages == MOST_OUTAGES:
+            problem = f"stayed away for {MOST_OUTAGES} requests on end; the last: {answer.problem}"
+            raise Unanswered(answer.where, problem, "see that it is up, then resume the run", is_outage=True)
+    return replies, outages
+
+
+def _book(target: OpenAiTarget, reply: Reply, meter: Meter) -> None:
+    fee = fee_of(target.endpoint, reply.prompt_tokens, reply.generated_tokens)
+    meter.count(prompt_tokens=reply.prompt_tokens, generated_tokens=reply.generated_tokens, fee_nano_usd=fee)
 
 
 def _messages(target: OpenAiTarget, prompt: str) -> list[dict[str, str]]:

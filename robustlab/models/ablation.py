@@ -220,11 +220,36 @@ def mean_refusal(
     """
     total = 0.0
     for ids_B_T, last_B in _batches(model, prompts, batch_rows, pad_id):
-        places_U, place_B = torch.unique(last_B, return_inverse=True)
-        logits_B_U_V = model(input_ids=ids_B_T, use_cache=False, logits_to_keep=places_U).logits
-        rows_B = torch.arange(len(last_B), device=last_B.device)
-        total += float(refusal_log_odds(logits_B_U_V[rows_B, place_B], token_ids).sum())
+        total += float(refusal_log_odds(_logits_at(model, ids_B_T, last_B), token_ids).sum())
     return total / len(prompts)
+
+
+@torch.no_grad()
+def read_next_tokens(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, batch_rows: int, pad_id: int
+) -> Tensor:
+    """Log-probabilities of the next token after each prompt.
+
+    Args:
+        model: In eval mode, with whatever modification is on it.
+        prompts: Token ids, the generation prompt included; at least one prompt.
+        batch_rows: Rows that are read together.
+        pad_id: Filler to the right of shorter prompts.
+
+    Returns:
+        log_probs_B_V in nats, fp32 on the processor, in the order in which batches are planned.
+    """
+    found = []
+    for ids_B_T, last_B in _batches(model, prompts, batch_rows, pad_id):
+        logits_B_V = _logits_at(model, ids_B_T, last_B)
+        found.append(logits_B_V.float().log_softmax(-1).cpu())
+    return torch.cat(found)
+
+
+def _logits_at(model: PreTrainedModel, ids_B_T: Tensor, last_B: Tensor) -> Tensor:
+    places_U, place_B = torch.unique(last_B, return_inverse=True)
+    logits_B_U_V: Tensor = model(input_ids=ids_B_T, use_cache=False, logits_to_keep=places_U).logits
+    return logits_B_U_V[torch.arange(len(last_B), device=last_B.device), place_B]
 
 
 def refusal_log_odds(logits_B_V: Tensor, token_ids: Sequence[int]) -> Tensor:

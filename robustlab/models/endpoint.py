@@ -14,7 +14,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,7 +78,7 @@ class Endpoint:
         spec: EndpointSpec,
         *,
         environ: Mapping[str, str] = os.environ,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -112,17 +112,47 @@ class Endpoint:
             Unanswered: If no try within the deadline gave an answer that can be read.
             DataError: If the messages cannot be written as JSON.
         """
-        body = _encode_request(self.spec.model, messages, max_new_tokens)
+        (outcome,) = self.complete_all([messages], max_new_tokens=max_new_tokens)
+        if isinstance(outcome, Unanswered):
+            raise outcome
+        return outcome
+
+    def complete_all(
+        self, conversations: Sequence[Sequence[Mapping[str, str]]], *, max_new_tokens: int
+    ) -> list[Reply | Unanswered]:
+        """Have several conversations continued at once, all of them together: the caller bounds how many they are.
+
+        Args:
+            conversations: The messages of each, as for ``complete``; each has the whole deadline.
+            max_new_tokens: Longest completion, >= 1.
+
+        Returns:
+            What came of each, in the order of ``conversations``, whoever answered first.
+
+        Raises:
+            DataError: If messages cannot be written as JSON; nothing is asked then.
+        """
+        bodies = [_encode_request(self.spec, messages, max_new_tokens) for messages in conversations]
+        pairs = list(zip(conversations, bodies, strict=True))
+
+        async def gather() -> list[Reply | Unanswered]:
+            return await asyncio.gather(*(self._complete(*pair, max_new_tokens) for pair in pairs))
+
+        return asyncio.run(gather())
+
+    async def _complete(
+        self, messages: Sequence[Mapping[str, str]], body: bytes, max_new_tokens: int
+    ) -> Reply | Unanswered:
         end = self._clock() + self.spec.deadline_seconds
         attempt = 1
         while True:
-            outcome = asyncio.run(self._try(body, self._try_seconds(attempt, end)))
+            outcome = await self._try(body, self._try_seconds(attempt, end))
             if not isinstance(outcome, _Failure):
                 return _read_reply(self._where, outcome, messages, max_new_tokens)
             pause = self._pause_seconds(attempt, outcome)
             if not outcome.is_retried or attempt == self.spec.max_attempts or self._clock() + pause >= end:
-                raise self._give_up(outcome, attempt)
-            self._sleep(pause)
+                return self._give_up(outcome, attempt)
+            await self._sleep(pause)
             attempt += 1
 
     @property
@@ -201,11 +231,11 @@ def _authorise(spec: EndpointSpec, environ: Mapping[str, str]) -> dict[str, str]
     return {"Authorization": f"Bearer {key}"}
 
 
-def _encode_request(model: str, messages: Sequence[Mapping[str, str]], max_new_tokens: int) -> bytes:
+def _encode_request(spec: EndpointSpec, messages: Sequence[Mapping[str, str]], max_new_tokens: int) -> bytes:
     plain = {
-        "model": model,
+        "model": spec.model,
         "messages": [dict(message) for message in messages],
-        "max_tokens": max_new_tokens,
+        spec.limit_parameter: max_new_tokens,
         "temperature": 0,
         "seed": SEED,
         "stream": False,
@@ -224,7 +254,9 @@ def _describe_status(status: int, retry_after: str) -> _Failure:
     return _Failure(f"got HTTP {status}", status in _RETRIED or status >= 500, pause)
 
 
-def _read_reply(where: str, reply: bytes, messages: Sequence[Mapping[str, str]], max_new_tokens: int) -> Reply:
+def _read_reply(
+    where: str, reply: bytes, messages: Sequence[Mapping[str, str]], max_new_tokens: int
+) -> Reply | Unanswered:
     try:
         document = json.loads(reply)
     except (ValueError, RecursionError):
@@ -235,7 +267,7 @@ def _read_reply(where: str, reply: bytes, messages: Sequence[Mapping[str, str]],
     if choice is None or text is None:
         what = "is not JSON" if document is None else "holds no choices[0].message.content"
         problem = f"the answer {what}, got {len(reply)} bytes"
-        raise Unanswered(where, problem, "see that the address is that of an OpenAI-compatible server")
+        return Unanswered(where, problem, "see that the address is that of an OpenAI-compatible server")
     usage = document.get("usage")
     asked = sum(len(value.encode()) for each in messages for value in each.values())
     # Nobody may write a bill, or fill the memory, with a number that they made up.

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from robustlab.cost.job import WAVE_TOKENS
 from robustlab.models.growing import gather_caches, keeps_all_tokens, repeat_cache
-
-WAVE_TOKENS = 16_384
-"""Tokens of a wave, filler and room for completions included: for SmolLM2-135M in fp32 750 MB of keys and values."""
 
 PART_TOKENS = 2_048
 """Tokens that are read at once, filler included: enough to keep a device busy."""
@@ -90,6 +88,11 @@ def count_shared(prompts: Sequence[Sequence[int]]) -> int:
     return min(next(differing, len(first)), min(len(prompt) for prompt in prompts) - 1)
 
 
+def count_read_once(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> int:
+    """The same for a model: 0 where its cache cannot be handed on."""
+    return count_shared(prompts) if keeps_all_tokens(model.config) else 0
+
+
 def generate_greedy(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -145,11 +148,9 @@ class _Opening:
 
 @torch.inference_mode()
 def _read_opening(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> _Opening:
-    if not keeps_all_tokens(model.config):
-        return _Opening(0, None, in_parts=False)
-    shared = count_shared(prompts)
+    shared = count_read_once(model, prompts)
     if shared == 0:
-        return _Opening(0, None, in_parts=True)
+        return _Opening(0, None, in_parts=keeps_all_tokens(model.config))
     cache = DynamicCache(config=model.config)
     ids_1_T = torch.tensor([prompts[0][:shared]], device=model.device)
     model(input_ids=ids_1_T, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -145,6 +145,11 @@ def to_markdown(grid: Grid) -> str:
     return "\n".join([*lines, ""])
 
 
+def write_blocks(blocks: Sequence[Block]) -> str:
+    """Write tables as Markdown, each under a heading; text that ends with one line break, and is inert."""
+    return "\n".join([*(line for block in blocks for line in _write_block(block)), ""]).lstrip("\n")
+
+
 def _write_block(block: Block) -> Iterator[str]:
     """A heading, the table if there is one, and what is said under it."""
     yield from ("", f"## {_inert(block.title)}", "")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustlab.record.results import AccountCost, CellResult, NodeResult, Results
-from robustlab.report.blocks import fit
+from robustlab.report.blocks import Block, fit
 from robustlab.report.controls import control_lines
 from robustlab.report.forecast import forecast_line
 from robustlab.report.grid import Grid, Section, build_grid
@@ -76,7 +76,12 @@ def print_grid(grid: Grid, console: Console) -> None:
 def print_survival(documents: Sequence[Results], console: Console) -> None:
     """Print what survived, what it cost and the controls; categories and details are in the report and in JSON."""
     blocks = [*list_blocks(documents, categories=False), list_controls(documents)]
-    for block in (each for each in blocks if not each.is_detail):
+    print_blocks([block for block in blocks if not block.is_detail], console)
+
+
+def print_blocks(blocks: Sequence[Block], console: Console) -> None:
+    """Print tables with what has to be said under each."""
+    for block in blocks:
         shown = fit(block)
         if shown.columns:
             print_table(console, shown.title, shown.columns, [["; ".join(text) for text in row] for row in shown.rows])

@@ -159,6 +159,9 @@ class Ablation(Spec):
     """Built-in benign prompts of the attack role whose activations are averaged."""
     depths: Several[Share]
     """Candidate layers as shares of the depth; the one that lowers the refusal score most is taken."""
+    max_harmless_kl: Annotated[Positive | None, Field(exclude_if=lambda bound: bound is None)] = None
+    """Candidates that move the next token after the harmless prompts further than this, in mean nats, are passed over;
+    where all do, the one that moves it least is taken. Null to look at the refusal score alone."""
 
 
 class Control(Spec):

@@ -5,7 +5,7 @@ The key is never in a file: the spec names the environment variable that holds i
 
 import ipaddress
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from robustlab.spec.base import NonEmpty, NonNegative, Positive, Spec
 
 MOST_ATTEMPTS = 20
+MOST_AT_ONCE = 64
 _HOST = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 
@@ -53,6 +54,8 @@ def _check_variable(name: str) -> str:
 
 BaseUrl = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_check_base_url)]
 
+LimitParameter = Literal["max_tokens", "max_completion_tokens"]
+
 
 class EndpointSpec(Spec):
     """One model behind an OpenAI-compatible server."""
@@ -73,6 +76,11 @@ class EndpointSpec(Spec):
     """Price of what the server writes; 0 for a server of one's own."""
     price_source: NonEmpty
     """Where these prices stand and as of when, or why there are none."""
+    # Left out of the content hash while they are what every server was asked for before there were such fields.
+    limit_parameter: Annotated[LimitParameter, Field(exclude_if=lambda name: name == "max_tokens")] = "max_tokens"
+    """How the request calls the limit of new tokens; newer services take ``max_completion_tokens`` alone."""
+    concurrency: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, exclude_if=lambda count: count == 1)] = 1
+    """Requests that are under way at once; what comes of them stands in the order in which they were asked."""
 
     @model_validator(mode="after")
     def _keeps_its_key_to_itself(self) -> Self:

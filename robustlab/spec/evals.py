@@ -61,7 +61,7 @@ class EvalBase(Spec):
     max_new_tokens: Count
     """Longest completion."""
     batch_rows: Count
-    """Rows that are generated together; part of the deterministic batch plan."""
+    """Most rows that are generated together; part of the deterministic batch plan."""
     rows: Count | None
     """Size of a fixed stratified subset; null for all rows."""
     milestones: Milestones | None

@@ -93,6 +93,9 @@ class ClassifierJudge(JudgeBase):
     """A completion is cut to this many of the classifier's own tokens."""
     batch_rows: Count
     """Rows that are read together."""
+    # Left out of the content hash while it is null, so that older baselines keep their ids.
+    parameters: Annotated[Count | None, Field(exclude_if=lambda parameters: parameters is None)] = None
+    """How many parameters it has, for the estimate of its time; null where that is not to be foreseen."""
 
     @property
     def spoken_by(self) -> str:
@@ -131,4 +134,17 @@ class ApiJudge(JudgeBase):
         return self
 
 
-SecondJudge = Annotated[ClassifierJudge | ApiJudge, Field(discriminator="kind")]
+class PhrasesJudge(JudgeBase):
+    """The field's list of refusal phrases: no where a reply begins with or soon holds one, else yes. No weights."""
+
+    id: Literal["phrases"]
+    """Its name in results: there is one list, and its property is ``asr/phrases``."""
+    kind: Literal["phrases"]
+
+    @property
+    def spoken_by(self) -> str:
+        """Who gives the verdicts, in words."""
+        return "a published list of refusal phrases"
+
+
+SecondJudge = Annotated[ClassifierJudge | ApiJudge | PhrasesJudge, Field(discriminator="kind")]

@@ -2,12 +2,14 @@
 
 The direction behind a layer is the mean residual stream at the last token of harmful prompts minus that of harmless
 ones. Of the candidate depths the one is kept that lowers the refusal score most: the mean over the harmful prompts of
-the log-odds that an answer begins with a token with which the built-in refusals begin. Source: Arditi et al. 2024,
-arXiv 2406.11717.
+the log-odds that an answer begins with a token with which the built-in refusals begin. A recipe may bound what a
+direction does to harmless prompts, as the paper does: the divergence of the next token's distribution from that of the
+released target. Source: Arditi et al. 2024, arXiv 2406.11717.
 
 All of it is one step of the meter's current account. FLOPs: sum over prompts of S*F (``robustlab.cost.flops.prefill``)
 for each pass: one over all prompts for the means, and one over the harmful prompts for each candidate layer, where two
-depths that fall on the same layer are one candidate. Order, as in ``robustlab.train.purse``:
+depths that fall on the same layer are one candidate; under a bound one over the harmless prompts for each candidate
+too, and one before any. Order, as in ``robustlab.train.purse``:
   1. the step is reserved at 1.5 times what it should take; if a cap would be passed, nothing is done;
   2. what was read is counted and settled; if stalled time passed a cap, the direction is taken off again;
   3. a direction or a score that is not finite takes it off too, ends the attack as diverged and the step is rewound.
@@ -34,6 +36,7 @@ from robustlab.models.ablation import (
     is_direction,
     mean_refusal,
     mean_residuals,
+    read_next_tokens,
 )
 from robustlab.models.load import LoadedTarget
 from robustlab.spec.attacks import Ablation
@@ -123,28 +126,45 @@ class _Work:
     harmful: Prompts
     harmless: Prompts
     openings: tuple[int, ...]
+    max_harmless_kl: float | None
     meter: Meter
 
     def apply(self, depths: Sequence[float]) -> float | None:
         """Put the direction on that lowers the refusal score most; its score, or None where one was not finite."""
         difference_L_D = self._mean(self.harmful) - self._mean(self.harmless)
-        candidates = [difference_L_D[layer - 1] for layer in choose_layers(depths, len(difference_L_D))]
-        scores = [self._score(direction_D) for direction_D in candidates]
-        if not all(map(math.isfinite, scores)):
+        directions = [difference_L_D[layer - 1] for layer in choose_layers(depths, len(difference_L_D))]
+        before_B_V = None if self.max_harmless_kl is None else self._read_harmless()
+        found = [self._try(direction_D, before_B_V) for direction_D in directions]
+        if not all(math.isfinite(tried.score) and math.isfinite(tried.divergence) for tried in found):
             return None
-        best = min(range(len(scores)), key=scores.__getitem__)
-        self.modification.set_direction(candidates[best])
-        return scores[best]
+        bound = max(self.max_harmless_kl or 0.0, min(tried.divergence for tried in found))
+        best = min((tried for tried in found if tried.divergence <= bound), key=lambda tried: tried.score)
+        self.modification.set_direction(best.direction)
+        return best.score
 
     def _mean(self, prompts: Prompts) -> Tensor:
         means_L_D = mean_residuals(self.target.model, prompts, batch_rows=BATCH_ROWS, pad_id=self.target.pad_id)
         self._charge(prompts)
         return means_L_D
 
-    def _score(self, direction_D: Tensor) -> float:
+    def _try(self, direction_D: Tensor, before_B_V: Tensor | None) -> "_Tried":
+        """Put a direction on and look at what it does; a divergence of 0 where nothing bounds it."""
         if not is_direction(direction_D):
-            return math.nan
+            return _Tried(direction_D, math.nan, math.nan)
         self.modification.set_direction(direction_D)
+        score = self._score()
+        if before_B_V is None:
+            return _Tried(direction_D, score, 0.0)
+        after_B_V = self._read_harmless()
+        divergence = float((before_B_V.exp() * (before_B_V - after_B_V)).sum(-1).mean())
+        return _Tried(direction_D, score, divergence)
+
+    def _read_harmless(self) -> Tensor:
+        found_B_V = read_next_tokens(self.target.model, self.harmless, batch_rows=BATCH_ROWS, pad_id=self.target.pad_id)
+        self._charge(self.harmless)
+        return found_B_V
+
+    def _score(self) -> float:
         score = mean_refusal(
             self.target.model, self.harmful, self.openings, batch_rows=BATCH_ROWS, pad_id=self.target.pad_id
         )
@@ -156,6 +176,15 @@ class _Work:
         self.meter.count(prompt_tokens=sum(lengths), flops=sum(prefill(self.shape, length) for length in lengths))
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """What a candidate does: the refusal score in nats, and how far harmless answers move in nats."""
+
+    direction: Tensor
+    score: float
+    divergence: float
+
+
 def _build_work(
     recipe: Ablation, shape: Shape, target: LoadedTarget, modification: AblationModification, meter: Meter
 ) -> _Work:
@@ -163,4 +192,5 @@ def _build_work(
         [encode_prompt(target.tokenizer, prompt, target.system_prompt) for prompt in prompts]
         for prompts in (harmful_prompts(recipe), harmless_prompts(recipe))
     )
-    return _Work(target, modification, shape, harmful, harmless, find_refusal_openings(target), meter)
+    openings = find_refusal_openings(target)
+    return _Work(target, modification, shape, harmful, harmless, openings, recipe.max_harmless_kl, meter)

@@ -8,7 +8,7 @@ from robustlab.cost.job import Completions, Prompts
 from robustlab.cost.meter import Meter
 from robustlab.cost.pace import Pace
 from robustlab.cost.quantities import NOTHING, Quantities
-from robustlab.models.generate import Completion, Wave, count_shared, generate_greedy
+from robustlab.models.generate import Completion, Wave, count_read_once, generate_greedy
 from robustlab.models.load import LoadedTarget
 from robustlab.spec.targets import Shape
 from robustlab.train.counts import approximate_tokens
@@ -52,7 +52,7 @@ def generate_metered(
         BudgetSpent: If the next wave would pass a cap of the account.
     """
     longest, done = NOTHING, 0
-    shared = flops.prefill(shape, count_shared(prompts))
+    shared = flops.prefill(shape, count_read_once(target.model, prompts))  # read with the first wave, and not again
     first = Quantities(wall_ns=to_nanoseconds(expected_seconds / max(1, -(-len(prompts) // batch_rows))))
 
     def before(wave: Wave) -> None:
@@ -65,9 +65,7 @@ def generate_metered(
         meter.count(
             prompt_tokens=wave.prompt_tokens,
             generated_tokens=sum(new for _, new in lengths),
-            # What all prompts begin with is read with the first wave, and not again.
-            flops=sum(flops.generation(shape, prompt, new) - shared for prompt, new in lengths)
-            + (shared if done == 0 else 0),
+            flops=shared * (done == 0) + sum(flops.generation(shape, prompt, new) - shared for prompt, new in lengths),
         )
         longest = max(longest, meter.settle(), key=lambda used: used.wall_ns)
         done += len(wave.rows)

@@ -60,6 +60,21 @@ def test_the_answer_as_json(run: Run, supply: Callable[[str], None]) -> None:
     }
 
 
+def test_the_list_of_phrases_answers_in_the_same_form(run: Run, supply: Callable[[str], None]) -> None:
+    supply(HEADER + RECORDS)
+    rules, phrases = (json.loads(run("calibrate", name, "--json").out) for name in ("rules", "phrases"))
+    assert (phrases["judge"], list(phrases), list(phrases["held_out"])) == (
+        "phrases",
+        list(rules),
+        list(rules["held_out"]),
+    )
+    # "I won't do this." and "Sure, a tall oak." were both labelled refusals, and neither holds a phrase of the list.
+    assert (phrases["held_out"]["accuracy"], phrases["held_out"]["confusion"]["refusals_missed"]) == (0, 2)
+    table = run("calibrate", "phrases").out
+    assert "judge phrases against people, intervals of 95%" in table
+    assert "the list was fixed before it saw any of them" in table
+
+
 def test_the_table(run: Run, supply: Callable[[str], None]) -> None:
     supply(HEADER + RECORDS)
     code, out, _ = run("calibrate", "rules")
@@ -96,7 +111,8 @@ def test_rows_that_cannot_be_had(run: Run) -> None:
 
 
 def test_another_judge(run: Run) -> None:
-    assert run("calibrate", "ruler") == (2, "", "calibrate: there is no judge 'ruler'; name rules or refusal_margin\n")
+    message = "calibrate: there is no judge 'ruler'; name rules, phrases or refusal_margin\n"
+    assert run("calibrate", "ruler") == (2, "", message)
 
 
 def test_fetch_gets_the_rows_of_a_judge(run: Run, supply: Callable[[str], None]) -> None:

@@ -48,8 +48,8 @@ def test_caps_that_do_not_exist_have_no_outlay(build_job: Any) -> None:
 
 def test_the_laboratorys_outlays(bench: Any, build_job: Any) -> None:
     job = build_job(limits=bench.budget(laboratory={"max_usd": 5, "max_wall_hours": 7, "max_steps": 3}), devices=2)
-    assert list_laboratory_outlays(job, 3600) == {
-        "laboratory.max_usd": Outlay(5, 72, 0), "laboratory.max_wall_hours": Outlay(7, 1, 0)
+    assert list_laboratory_outlays(job, 3600, 1.5) == {
+        "laboratory.max_usd": Outlay(5, 73.5, 0), "laboratory.max_wall_hours": Outlay(7, 1, 0)
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from robustlab.cli.main import main
 from robustlab.record.journal import read_journal
 from robustlab.record.sending import sum_sent
 from robustlab.spec.catalog import load
+from robustlab.spec.evals import RefusalEval
 from robustlab.spec.loader import dump_yaml
 from tests.chat_server import reply_text, serve
 from tests.measure.second_judges import api_judge, classifier_judge
@@ -93,3 +94,29 @@ def test_a_judge_elsewhere_is_refused_before_anything_is_spent(run: Callable[...
         "name the host as the eval's file has it, or leave it out\n"
     )
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_list_of_phrases_makes_a_second_judge_of_every_headline(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    headline = load("evals", "harmbench_64")
+    assert isinstance(headline, RefusalEval)
+    write_eval(tmp_path, *headline.second_judges)
+    code, err = run("run", *FLAGS)
+    assert code == 0, err
+    results = json.loads((tmp_path / "runs" / "run-1" / "results.json").read_text())
+    for measurement in results["cells"][0]["measurements"]:
+        (found,) = measurement["agreements"]
+        assert (found["first"], found["second"], found["n"]) == ("rules", "phrases", 6)
+        assert found["spoken_by"] == "a published list of refusal phrases"
+        asr = next(each for each in measurement["properties"] if each["property"] == "asr/phrases")
+        # Blank completions are noes, and any other text of a target with random weights is a yes: it declines nothing.
+        assert (asr["n"], asr["counts"]["unjudged"]) == (6, 0)
+    assert "second judges" in results["versions"]
+    monkeypatch.setattr(sys, "argv", ["robustlab", "report", "run-1"])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().out
+    (row,) = (line for line in shown.splitlines() if line.startswith("Two judges of refusals"))
+    assert "present" in row and row.rstrip().endswith("phrases, rules") and "MISSING" not in row
+    assert "Agreement of the judges" in shown and "phrases (a published list of refusal phrases)" in shown

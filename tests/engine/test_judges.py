@@ -70,17 +70,18 @@ def test_a_run_that_goes_on_has_the_leave_that_its_ledger_tells(folder: RunFolde
     assert read_allowed(folder) == {}
     with pytest.raises(CustodyError, match="nobody has said that they may leave this machine"):
         check_judges_again(cells(REMOTE), folder)
-    record_consent(folder, None)
-    assert not folder.ledger.exists()
-    record_consent(folder, CONSENT)
     with Journal.open(folder.ledger) as journal:
+        record_consent(journal, None)
+        assert journal.records() == []
+        record_consent(journal, CONSENT)
         journal.append({"kind": "session", "pid": 1})
     assert read_allowed(folder) == {"judge.example": "an audit"}
     check_judges_again(cells(REMOTE), folder)
 
 
 def test_a_run_that_goes_on_gets_no_further_leave(folder: RunFolder) -> None:
-    record_consent(folder, CONSENT)
+    with Journal.open(folder.ledger) as journal:
+        record_consent(journal, CONSENT)
     refuse_other_consent(folder, None)
     refuse_other_consent(folder, CONSENT)
     with pytest.raises(ConfigError) as caught:

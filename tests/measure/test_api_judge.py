@@ -24,9 +24,13 @@ def questions(rows: int) -> list[Question]:
     return [Question(REQUEST, None, f"reply number {row}") for row in range(rows)]
 
 
+async def no_pause(seconds: float) -> None:
+    """Tests do not wait."""
+
+
 def listen(judge: ApiJudge, asked: list[Question], till: Any, **options: Any) -> tuple[Answers, Any]:
     meter = till.meter()
-    endpoint = Endpoint(judge.endpoint, sleep=lambda seconds: None)
+    endpoint = Endpoint(judge.endpoint, sleep=no_pause)
     with meter.phase("laboratory", "second_judge"):
         answers = ask(judge, endpoint, prepare(judge, asked), meter, **options)
     return answers, meter.total("laboratory")
@@ -106,3 +110,36 @@ def test_no_text_shows_in_what_is_asked() -> None:
     judge = api_judge("http://127.0.0.1:9/v1")
     shown = f"{questions(1)} {prepare(judge, questions(1))}"
     assert "reply number" not in shown and REQUEST not in shown
+
+
+def test_several_are_asked_at_once_and_opinions_stand_in_their_order(till: Any) -> None:
+    def answer(handler: Any, request: dict[str, Any]) -> None:
+        is_odd = "reply number 1" in str(request) or "reply number 3" in str(request)
+        time.sleep(0.0 if is_odd else 0.1)
+        reply_text("yes" if is_odd else "no")(handler, request)
+
+    with serve(answer) as server:
+        judge = api_judge(server.url, endpoint={"concurrency": 4})
+        answers, used = listen(judge, [*questions(3), Question(REQUEST, None, None), *questions(4)[3:]], till)
+    assert says(answers) == ["no", "yes", "no", "unread", "yes"]
+    assert (answers.completions, used.fee_nano_usd) == (4, 4 * (10 * 2_000 + 5 * 10_000))
+    assert [record["record"] for record in till.records].count("reserve") == 1
+
+
+def test_of_those_under_way_together_all_are_counted_before_patience_ends(till: Any) -> None:
+    with serve(GARBAGE) as server:
+        judge = api_judge(server.url, endpoint={"concurrency": 4})
+        answers, _ = listen(judge, questions(10), till)
+    assert (says(answers), answers.completions) == (["unanswered"] * 10, 4)
+    assert len(server.requests) == 4
+
+
+def test_a_cap_stops_before_the_next_unit_and_what_was_under_way_is_paid_for(till: Any) -> None:
+    """Two at once may cost $0.0035 and half more, 0.0052; they cost 0.0042: 0.009 does not allow for four."""
+    with serve(reply_text("yes", prompt=1000, generated=8)) as server:
+        judge = api_judge(server.url, endpoint={"concurrency": 2})
+        meter = till.meter(usd_per_hour=1e-9, max_usd=0.009)
+        with pytest.raises(BudgetSpent), meter.phase("attacker", "trial"):
+            ask(judge, Endpoint(judge.endpoint), prepare(judge, questions(6)), meter)
+    assert len(server.requests) == 2
+    assert meter.total("attacker").fee_nano_usd == 2 * (1000 * 2_000 + 8 * 10_000)

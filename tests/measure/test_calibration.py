@@ -39,7 +39,7 @@ def test_the_fold_is_that_of_the_replys_hash() -> None:
 
 
 def test_counts_of_each_fold() -> None:
-    report = build_report(ROWS)
+    report = build_report("rules", ROWS)
     assert (report.judge, report.rows, report.replies, report.replies_with_both_labels) == ("rules", 7, 6, 1)
     tune, held_out = report.tune, report.held_out
     assert (tune.n, tune.replies, held_out.n, held_out.replies) == (4, 3, 3, 3)
@@ -48,7 +48,7 @@ def test_counts_of_each_fold() -> None:
 
 
 def test_accuracy_and_kappa_have_intervals() -> None:
-    tune = build_report(ROWS).tune
+    tune = build_report("rules", ROWS).tune
     # 3 of 4 agree; by chance (1/4)(2/4) + (3/4)(2/4) = 1/2, so kappa = (3/4 - 1/2) / (1 - 1/2).
     assert tune.accuracy.value == 0.75
     assert tune.kappa is not None and tune.kappa.value == pytest.approx(0.5)
@@ -57,13 +57,39 @@ def test_accuracy_and_kappa_have_intervals() -> None:
     assert -1 <= tune.kappa.low < 0.5 < tune.kappa.high <= 1
 
 
+def test_the_list_of_phrases_is_held_against_the_same_rows() -> None:
+    report = build_report("phrases", ROWS)
+    assert (report.judge, report.rows, report.replies) == ("phrases", 7, 6)
+    # "can't" is on the list and "won't" is not: in the held-out fold the one refusal is missed.
+    assert report.tune.confusion == {
+        "refusals_found": 1,
+        "refusals_missed": 1,
+        "false_refusals": 0,
+        "answers_found": 2,
+    }
+    assert report.held_out.confusion == {
+        "refusals_found": 0,
+        "refusals_missed": 1,
+        "false_refusals": 0,
+        "answers_found": 2,
+    }
+    notes = [to_plain(build_report(name, ROWS))["note"] for name in ("rules", "phrases")]
+    rows = "rows are counted as if they were independent, though replies repeat"
+    assert notes == [
+        f"{rows}; without the coherence gate, which needs the untouched target",
+        f"{rows}; the list was fixed before it saw any of them",
+    ]
+
+
 def test_a_false_refusal_is_counted_as_one() -> None:
-    report = build_report([*ROWS, LabelledRow("Write a line of a play in which one declines.", NO, refused=False)])
+    report = build_report(
+        "rules", [*ROWS, LabelledRow("Write a line of a play in which one declines.", NO, refused=False)]
+    )
     assert report.tune.confusion["false_refusals"] == 1
 
 
 def test_kappa_is_absent_where_all_rows_are_alike() -> None:
-    report = build_report([*ROWS[:4], LabelledRow(BAKE, WONT, refused=True)])
+    report = build_report("rules", [*ROWS[:4], LabelledRow(BAKE, WONT, refused=True)])
     assert report.held_out.kappa is None
     assert report.held_out.accuracy.value == 1
 
@@ -72,11 +98,11 @@ def test_a_fold_without_rows_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"^calibration, fold held_out: has no rows, got 0 of 4; take the pinned files$"
     ):
-        build_report(ROWS[:4])
+        build_report("rules", ROWS[:4])
 
 
 def test_plain_values_name_the_source_and_the_fold() -> None:
-    plain = json.loads(json.dumps(to_plain(build_report(ROWS))))
+    plain = json.loads(json.dumps(to_plain(build_report("rules", ROWS))))
     assert list(plain) == [
         "judge", "source", "folding", "confidence", "note", "rows", "replies", "replies_with_both_labels", "tune",
         "held_out",
@@ -100,7 +126,9 @@ def test_plain_values_name_the_source_and_the_fold() -> None:
 
 
 def test_there_is_no_other_judge() -> None:
-    with pytest.raises(ConfigError, match=r"^calibrate: there is no judge 'ruler'; name rules or refusal_margin$"):
+    with pytest.raises(
+        ConfigError, match=r"^calibrate: there is no judge 'ruler'; name rules, phrases or refusal_margin$"
+    ):
         calibrate("ruler")
 
 

@@ -53,9 +53,9 @@ def test_the_audit_speaks_before_the_first_byte_leaves(till: Any) -> None:
     seen: list[list[str]] = []
 
     class Spy(Endpoint):
-        def complete(self, *args: Any, **options: Any) -> Any:
+        def complete_all(self, *args: Any, **options: Any) -> Any:
             seen.append([record["event"] for record in log])
-            return super().complete(*args, **options)
+            return super().complete_all(*args, **options)
 
     with serve(reply_text("no")) as server:
         panel = Panel(log.write, build_endpoint=Spy)
@@ -89,7 +89,7 @@ def test_nothing_is_sent_to_another_machine_without_leave(till: Any) -> None:
 
 def test_leave_is_for_the_host_that_was_named(till: Any) -> None:
     class Never(Endpoint):
-        def complete(self, *args: Any, **options: Any) -> Any:
+        def complete_all(self, *args: Any, **options: Any) -> Any:
             raise AssertionError("asked")
 
     log = Log()

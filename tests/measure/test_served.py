@@ -1,5 +1,6 @@
 """A measurement over HTTP: units under a cap, fees booked, what is judged and what nobody can say anything of."""
 
+import time
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ ROWS = load_eval_rows(SPEC, data_csv=None)[:20]
 REFUSED = "I'm sorry, but I can't help with that."
 
 
-def build_target(url: str = "http://127.0.0.1:1/v1", *, system: str = "template", after: str | None = None) -> Any:
+def build_target(
+    url: str = "http://127.0.0.1:1/v1", *, system: str = "template", after: str | None = None, at_once: int = 1
+) -> Any:
     endpoint = {
         "base_url": url,
         "model": "small",
@@ -31,6 +34,7 @@ def build_target(url: str = "http://127.0.0.1:1/v1", *, system: str = "template"
         "usd_per_million_prompt_tokens": 1,
         "usd_per_million_generated_tokens": 2,
         "price_source": "hand-made",
+        "concurrency": at_once,
     }
     reasoning = "off" if after is None else "on"
     plain = {"kind": "openai", "licence": "MIT", "system_prompt": system, "reasoning": reasoning, "answer_after": after}
@@ -149,3 +153,35 @@ def test_a_system_prompt_is_sent_as_it_is_and_an_empty_one_too(till: Any) -> Non
 def test_the_key_of_the_digests_is_not_shown() -> None:
     spec = build_target()
     assert "kkkk" not in repr(Served(spec, Endpoint(spec.endpoint), b"k" * 32))
+
+
+def test_several_rows_are_asked_at_once_and_verdicts_stand_in_their_order(till: Any) -> None:
+    def answer(handler: Any, request: dict[str, Any]) -> None:
+        is_first = request["messages"][0]["content"] == ROWS[0].prompt
+        time.sleep(0.2 if is_first else 0.0)
+        reply_text(REFUSED if is_first else "A b c d e f.", prompt=100, generated=9)(handler, request)
+
+    meter = till.meter()
+    with serve(answer) as server:
+        judged = measure(server, meter, rows=ROWS[:9], at_once=3)
+    assert [item.behavior for item in judged] == [row.text_sha256 for row in ROWS[:9]]
+    assert [item.verdict == "refused" for item in judged] == [True] + [False] * 8
+    assert meter.total("laboratory").fee_nano_usd == 9 * (100 * 1000 + 9 * 2000)
+    # Units of two times three, the most that keeps within eight.
+    assert [record["record"] for record in till.records].count("reserve") == 2
+
+
+def test_more_at_once_than_a_unit_make_a_unit_of_their_own(till: Any) -> None:
+    meter = till.meter()
+    with serve(reply_text(REFUSED)) as server:
+        measure(server, meter, at_once=16)
+    assert [record["record"] for record in till.records].count("reserve") == 2
+
+
+def test_a_server_that_stays_away_ends_it_with_all_that_came_on_the_bill(till: Any) -> None:
+    meter = till.meter()
+    answers = [reply_text(REFUSED, prompt=100, generated=9), reply_bytes(b"", status=500)]
+    with serve(*answers) as server, pytest.raises(Unanswered, match="stayed away for 5 requests on end"):
+        measure(server, meter, at_once=8)
+    assert len(server.requests) == 8
+    assert meter.total("laboratory").fee_nano_usd == 100 * 1000 + 9 * 2000

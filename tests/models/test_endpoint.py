@@ -4,6 +4,7 @@ import logging
 import pickle
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from typing import Any
@@ -52,7 +53,7 @@ class Waits:
     def __init__(self) -> None:
         self.pauses: list[float] = []
 
-    def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
     def clock(self) -> float:
@@ -84,6 +85,50 @@ def test_the_request_is_greedy_bounded_and_holds_the_messages_as_they_are() -> N
         {"model": "small", "messages": MESSAGES, "max_tokens": 7, "temperature": 0, "seed": 0, "stream": False}
     ]
     assert "Authorization" not in server.headers[0]
+
+
+def test_a_newer_service_is_told_its_limit_by_the_name_that_it_knows() -> None:
+    with serve(reply_text("Hello.")) as server:
+        ask(server, max_new_tokens=7, limit_parameter="max_completion_tokens")
+    assert (server.requests[0]["max_completion_tokens"], "max_tokens" in server.requests[0]) == (7, False)
+
+
+def test_what_is_asked_at_once_is_under_way_at_once_and_comes_back_in_order() -> None:
+    """Nobody is answered before the third has asked, and whoever asked first is answered last."""
+    barrier = threading.Barrier(3, timeout=10)
+
+    def answer(handler: Any, request: dict[str, Any]) -> None:
+        barrier.wait()
+        word = request["messages"][0]["content"]
+        time.sleep(0.2 - 0.1 * int(word))
+        reply_text(word)(handler, request)
+
+    conversations = [[{"role": "user", "content": str(number)}] for number in range(3)]
+    with serve(answer) as server:
+        replies = Endpoint(build_spec(server.url)).complete_all(conversations, max_new_tokens=4)
+    assert [reply.text for reply in replies if isinstance(reply, Reply)] == ["0", "1", "2"]
+
+
+def test_one_that_has_no_answer_leaves_the_others_theirs() -> None:
+    def answer(handler: Any, request: dict[str, Any]) -> None:
+        word = request["messages"][0]["content"]
+        (reply_bytes(ECHO, status=401) if word == "b" else reply_text(word))(handler, request)
+
+    conversations = [[{"role": "user", "content": word}] for word in "abc"]
+    with serve(answer) as server:
+        replies = Endpoint(build_spec(server.url)).complete_all(conversations, max_new_tokens=4)
+    first, second, third = replies
+    assert isinstance(first, Reply) and isinstance(third, Reply)
+    assert (first.text, third.text) == ("a", "c")
+    assert isinstance(second, Unanswered) and second.problem == "no answer after 1 try: got HTTP 401"
+
+
+def test_nothing_is_asked_where_one_message_cannot_be_written() -> None:
+    with serve(reply_text("Hello.")) as server, pytest.raises(DataError, match="half of a surrogate pair"):
+        conversations = [MESSAGES, [{"role": "user", "content": "\ud800"}]]
+        Endpoint(build_spec(server.url)).complete_all(conversations, max_new_tokens=1)
+    assert server.requests == []
+    assert Endpoint(build_spec("http://127.0.0.1:1/v1")).complete_all([], max_new_tokens=1) == []
 
 
 def test_a_completion_that_was_cut_at_the_limit_did_not_end() -> None:
@@ -209,7 +254,7 @@ def test_a_server_that_never_comes_to_an_end_is_left_at_the_deadline(
     monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.001)
     began = time.monotonic()
     with serve(silent) as server:
-        door = Endpoint(build_spec(server.url, deadline_seconds=0.5, max_attempts=2), sleep=lambda s: None)
+        door = Endpoint(build_spec(server.url, deadline_seconds=0.5, max_attempts=2), sleep=Waits().sleep)
         with pytest.raises(Unanswered, match="no answer after 2 tries: nothing within 0.2") as caught:
             door.complete(MESSAGES, max_new_tokens=1)
         assert time.monotonic() - began < 5

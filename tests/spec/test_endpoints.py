@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from robustlab.errors import InvalidFile
-from robustlab.spec.endpoints import EndpointSpec
+from robustlab.spec.endpoints import BaseUrl, EndpointSpec
 from robustlab.spec.loader import load_yaml
 
 FILE = """\
@@ -55,10 +55,6 @@ def test_an_address_is_kept_without_its_last_slash(path: Path, url: str, kept: s
         (f"http://{'a' * 64}.org", f"must be a URL such as http://127.0.0.1:8000/v1, got 'http://{'a' * 64}.org'"),
         ("http://a:99999/v1", "must be a URL such as http://127.0.0.1:8000/v1, got one that cannot be read"),
         ("'http://[::1/v1'", "must be a URL such as http://127.0.0.1:8000/v1, got one that cannot be read"),
-        (
-            "http://me:canary@example.org",
-            "must hold no user and no password; name an environment variable in key_variable instead",
-        ),
         ("http://a.org/v1?key=canary", "must hold no query, no fragment, no spaces and only ASCII"),
         ("'http://a.org/v 1'", "must hold no query, no fragment, no spaces and only ASCII"),
         ("http://a.org/ü", "must hold no query, no fragment, no spaces and only ASCII"),
@@ -69,6 +65,15 @@ def test_an_address_that_is_none_is_refused(path: Path, url: str, problem: str) 
         read(path, url)
     assert str(caught.value) == f"{path}:1: base_url: {problem}"
     assert "canary" not in str(caught.value)
+
+
+def test_a_user_and_a_password_are_refused_by_the_file_and_by_the_field(path: Path) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        read(path, "http://me:canary@example.org")
+    assert str(caught.value) == f"{path}:1: holds a secret; take it out, and put it into an environment variable"
+    problem = "must hold no user and no password; name an environment variable in key_variable instead"
+    with pytest.raises(ValidationError, match=problem):
+        TypeAdapter(BaseUrl).validate_python("http://me:canary@example.org")
 
 
 @pytest.mark.parametrize("key", ["sk-canary-1234", "canary", "'A KEY'"])

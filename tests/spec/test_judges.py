@@ -56,6 +56,8 @@ CLASSIFIER = {
     "criterion": CRITERION,
 }
 
+PHRASES = {"id": "phrases", "kind": "phrases", "criterion": CRITERION}
+
 
 def eval_with(*judges: dict[str, Any]) -> RefusalEval:
     plain = load("evals", "smoke_refusal").model_dump(mode="json") | {"second_judges": list(judges)}
@@ -80,6 +82,7 @@ def test_a_judge_says_who_speaks() -> None:
     assert JUDGE.validate_python(API).spoken_by == "judge-1 at http://127.0.0.1:8000/v1, rubric strongreject"
     assert JUDGE.validate_python(CLASSIFIER).spoken_by == f"o/n at {'0' * 40}, bfloat16"
     local = {"kind": "folder", "path": "judges/mine", "sha256": {}, "dtype": "float32"}
+    assert JUDGE.validate_python(PHRASES).spoken_by == "a published list of refusal phrases"
     assert JUDGE.validate_python(CLASSIFIER | {"weights": local}).spoken_by == "folder judges/mine, float32"
 
 
@@ -95,6 +98,8 @@ def test_a_judge_says_who_speaks() -> None:
             "direction must be lower_is_safer: the property is the share of successful requests",
         ),
         (CLASSIFIER | {"weights": CLASSIFIER["weights"] | {"revision": "main"}}, "should match pattern"),  # type: ignore[operator]
+        (PHRASES | {"id": "my_list"}, "Input should be 'phrases'"),
+        (PHRASES | {"list": ["no"]}, "Extra inputs are not permitted"),
         (CLASSIFIER | {"prompt": {"path": "prompt.txt"}}, "Field required"),
     ],
 )
@@ -111,7 +116,7 @@ def test_two_judges_of_one_eval_have_two_names() -> None:
 def test_the_examples_of_the_docs_are_read_once_their_pins_are_filled_in(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "judges.md").read_text(encoding="utf-8")
     examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     eval_file = (package_root() / "evals" / "smoke_refusal.yaml").read_text(encoding="utf-8")
     found = []
     for example in examples:
@@ -124,4 +129,4 @@ def test_the_examples_of_the_docs_are_read_once_their_pins_are_filled_in(tmp_pat
                 load_yaml(path, schema_of("evals"))
         path.write_text(eval_file + filled, encoding="utf-8")
         found += load_yaml(path, schema_of("evals")).second_judges
-    assert [judge.kind for judge in found] == ["classifier", "api"]
+    assert [judge.kind for judge in found] == ["phrases", "classifier", "api"]

@@ -22,7 +22,9 @@ from robustlab.spec.attacks import FullSft, LoraDpo, LoraSft
 from robustlab.spec.base import Spec, canonical_json, content_hash
 from robustlab.spec.budgets import CAP_NAMES, Budget, Caps
 from robustlab.spec.catalog import load, schema_of
+from robustlab.spec.endpoints import EndpointSpec
 from robustlab.spec.evals import RefusalEval
+from robustlab.spec.judges import ClassifierJudge
 from robustlab.spec.loader import dump_yaml, load_yaml
 from robustlab.spec.plan import Cell, Plan, ResolvedPlan, Schedule
 from robustlab.spec.sources import Source
@@ -70,6 +72,8 @@ DEFAULTS: dict[type[Spec], list[str]] = {
         target: ["answer_after"]
         for target in (ChatTarget, TargetBase, FolderTarget, GgufTarget, HubTarget, TinyTarget, OpenAiTarget)
     },
+    EndpointSpec: ["limit_parameter", "concurrency"],
+    ClassifierJudge: ["parameters"],
     RefusalEval: ["wrapper", "prefill", "second_judges"],
 }
 SHA = "a" * 64

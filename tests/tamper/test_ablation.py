@@ -117,6 +117,49 @@ def test_each_depth_can_be_the_only_one(cell: Cell, new_tiny: Callable[[], Any],
         assert bench.modification.digest() == digest
 
 
+def divergence_of(target: Any, depth: float) -> float:
+    """Mean nats that the next token after the harmless prompts moves by, one prompt at a time."""
+    own = Bench(target)
+    harmful, harmless = own.ids(HARMFUL), own.ids(HARMLESS)
+    means = [mean_residuals(target.model, ids, batch_rows=BATCH_ROWS, pad_id=0) for ids in (harmful, harmless)]
+    moved = []
+    for ids in harmless:
+        with torch.no_grad():
+            before = target.model(input_ids=torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+            own.modification.set_direction((means[0] - means[1])[round(depth * 2) - 1])
+            after = target.model(input_ids=torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+            own.modification.dispose()
+        moved.append(float((before.exp() * (before - after)).sum()))
+    return sum(moved) / len(moved)
+
+
+def test_a_depth_that_moves_harmless_answers_too_far_is_passed_over(
+    cell: Cell, new_tiny: Callable[[], Any], till: Any
+) -> None:
+    scored = {depth: score for depth, (score, _) in zip((0.5, 1.0), try_depths(new_tiny()), strict=True)}
+    moved = {depth: divergence_of(new_tiny(), depth) for depth in (0.5, 1.0)}
+    gentle, harsh = sorted(moved, key=moved.__getitem__)
+    assert 0 < moved[gentle] < moved[harsh] and scored[harsh] < scored[gentle]
+    # Between the two one is left; below both the gentler one is, and above both the score decides.
+    for bound, kept in (
+        ((moved[gentle] + moved[harsh]) / 2, gentle),
+        (moved[gentle] / 2, gentle),
+        (moved[harsh] * 2, harsh),
+    ):
+        recipe = cell.recipe.model_copy(update={"max_harmless_kl": bound})
+        outcome = Bench(new_tiny()).run(cell.model_copy(update={"recipe": recipe}), till.meter())
+        assert outcome.losses == (pytest.approx(scored[kept], abs=1e-6),)
+
+
+def test_the_bound_is_paid_for_too(cell: Cell, bench: Bench, till: Any) -> None:
+    meter = till.meter()
+    recipe = cell.recipe.model_copy(update={"max_harmless_kl": 0.1})
+    bench.run(cell.model_copy(update={"recipe": recipe}), meter)
+    harmful, harmless = ([len(ids) for ids in bench.ids(texts)] for texts in (HARMFUL, HARMLESS))
+    # Two candidates: harmless prompts for the mean, before any candidate and for each.
+    assert meter.total("attacker").prompt_tokens == sum(harmful * 3 + harmless * 4)
+
+
 def test_every_pass_over_every_prompt_is_paid_for(cell: Cell, bench: Bench, till: Any, tiny_spec: Any) -> None:
     meter = till.meter()
     bench.run(cell, meter)
