@@ -24,8 +24,9 @@ from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import NOTHING
 from robustlab.errors import ConfigError, DataError
 from robustlab.measure.opinions import Opinion, Question, Says
-from robustlab.models.generate import Completion, Wave, generate_greedy
+from robustlab.models.generate import Completion, generate_greedy
 from robustlab.models.load import load_weights
+from robustlab.models.waves import Wave
 from robustlab.spec.judges import ClassifierJudge, PinnedText
 
 MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>")

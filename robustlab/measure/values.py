@@ -23,8 +23,8 @@ from robustlab.data.chat import encode_opening, encode_prompt
 from robustlab.data.rows import EvalRow
 from robustlab.measure.bench import Bench, Lifted
 from robustlab.measure.judged import Judged, build_mean
-from robustlab.models.generate import plan_waves
 from robustlab.models.scores import mean_divergence, next_token_log_probabilities, opening_log_probabilities
+from robustlab.models.waves import plan_waves
 from robustlab.record.results import PropertyResult
 from robustlab.spec.evals import KlEval, RefusalMarginEval
 from robustlab.train.generation import generate_metered

@@ -19,8 +19,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from robustlab.errors import ConfigError, DataError
-from robustlab.models.generate import plan_waves
 from robustlab.models.modification import tensors_digest
+from robustlab.models.waves import plan_waves
 
 _DIRECTION = "direction"
 

@@ -1,24 +1,18 @@
-"""Greedy decoding in a deterministic batch plan, in waves.
+"""Greedy decoding in a deterministic batch plan, in waves (``robustlab.models.waves``).
 
-The plan depends on the full set of prompts and on nothing else: prompts are sorted by length, then content, and cut
-into waves of a fixed size in rows and in tokens. What all prompts begin with is read once, and a wave is read in parts
-of similar length, so that little is computed on filler. Rows that have ended leave the batch, so short answers cost
-little; which rows leave when depends only on the model and the wave. This module does not judge and does not bill: the
-caller is told of each wave.
+Rows that have ended leave the batch, so short answers cost little; which rows leave when depends only on the model and
+the wave. This module does not judge and does not bill: the caller is told of each wave.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from robustlab.cost.job import WAVE_TOKENS
 from robustlab.models.growing import gather_caches, keeps_all_tokens, repeat_cache
-
-PART_TOKENS = 2_048
-"""Tokens that are read at once, filler included: enough to keep a device busy."""
+from robustlab.models.waves import Part, Wave, count_shared, plan_reading, plan_waves
 
 
 @dataclass(frozen=True)
@@ -34,62 +28,8 @@ class Completion:
     ended: bool
 
 
-@dataclass(frozen=True)
-class Wave:
-    """One unit of the batch plan.
-
-    Attributes:
-        rows: Indices of the prompts, in the order of the batch.
-        prompt_tokens: Sum of the prompts' lengths.
-    """
-
-    rows: tuple[int, ...]
-    prompt_tokens: int
-
-
-def plan_waves(prompts: Sequence[Sequence[int]], batch_rows: int, *, max_new_tokens: int = 0) -> list[Wave]:
-    """Cut prompts into waves, sorted by length, then content, then position.
-
-    Args:
-        prompts: Token ids of each.
-        batch_rows: Most rows of one wave.
-        max_new_tokens: Longest completion. A wave holds ``WAVE_TOKENS`` at most, or one row.
-
-    Returns:
-        The waves; every prompt is in one.
-    """
-    order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), tuple(prompts[row]), row))
-    lengths = [len(prompts[row]) + max_new_tokens for row in order]
-    chunks = [tuple(order[start:end]) for start, end in _cut(lengths, batch_rows, WAVE_TOKENS)]
-    return [Wave(rows, sum(len(prompts[row]) for row in rows)) for rows in chunks]
-
-
-def _cut(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[tuple[int, int]]:
-    """Runs of rows, each as long as its rows times its longest one allow; lengths may go up and down."""
-    start, longest = 0, 0
-    for place, length in enumerate(lengths):
-        longest = max(longest, length)
-        rows = place - start + 1
-        if rows > 1 and (rows > most_rows or rows * longest > most_tokens):
-            yield start, place
-            start, longest = place, length
-    if lengths:
-        yield start, len(lengths)
-
-
-def count_shared(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all of several prompts begin with and that are read once; each keeps one of its own at least."""
-    if len(prompts) < 2:
-        return 0
-    # What the first and the last in order have in common, all between them have too.
-    ordered = sorted(tuple(prompt) for prompt in prompts)
-    first, last = ordered[0], ordered[-1]
-    differing = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
-    return min(next(differing, len(first)), min(len(prompt) for prompt in prompts) - 1)
-
-
 def count_read_once(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> int:
-    """The same for a model: 0 where its cache cannot be handed on."""
+    """Tokens that all prompts begin with and that are read once; 0 for a model whose cache cannot be handed on."""
     return count_shared(prompts) if keeps_all_tokens(model.config) else 0
 
 
@@ -124,16 +64,17 @@ def generate_greedy(
     for wave in plan_waves(prompts, batch_rows, max_new_tokens=max_new_tokens):
         before_wave(wave)
         opening = opening or _read_opening(model, prompts)
-        ids = [prompts[row] for row in wave.rows]
-        completions = _decode(model, ids, opening, max_new_tokens=max_new_tokens, eos_ids=eos_ids, pad_id=pad_id)
-        done.update(zip(wave.rows, completions, strict=True))
-        after_wave(wave, completions)
+        planned = plan_reading(prompts, wave, opening.tokens) if opening.in_parts else wave
+        read = _read_wave(model, prompts, planned, opening, room=max_new_tokens - 1, pad_id=pad_id)
+        completions = _decode(model, read, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+        done.update(zip(planned.rows, completions, strict=True))
+        after_wave(planned, completions)
     return [done[row] for row in range(len(prompts))]
 
 
 @dataclass(frozen=True)
 class _Opening:
-    """What all prompts begin with, read once.
+    """What several prompts begin with, read once.
 
     Attributes:
         tokens: Its length; 0 for none.
@@ -146,32 +87,80 @@ class _Opening:
     in_parts: bool
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class _Read:
+    """Prompts that have been read.
+
+    Attributes:
+        logits: Logits after each, shape [rows, vocabulary].
+        mask: Attention mask, shape [rows, tokens], aligned on the right.
+        cache: Keys and values.
+    """
+
+    logits: Tensor
+    mask: Tensor
+    cache: DynamicCache
+
+
 def _read_opening(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> _Opening:
-    shared = count_read_once(model, prompts)
-    if shared == 0:
-        return _Opening(0, None, in_parts=keeps_all_tokens(model.config))
-    cache = DynamicCache(config=model.config)
-    ids_1_T = torch.tensor([prompts[0][:shared]], device=model.device)
-    model(input_ids=ids_1_T, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return _Opening(shared, cache, in_parts=True)
+    nothing = _Opening(0, None, in_parts=keeps_all_tokens(model.config))
+    return _extend(model, nothing, prompts[0][: count_read_once(model, prompts)])
 
 
 @torch.inference_mode()
-def _decode(
-    model: PreTrainedModel,
-    prompts: list[Sequence[int]],
-    opening: _Opening,
-    *,
-    max_new_tokens: int,
-    eos_ids: frozenset[int],
-    pad_id: int,
-) -> list[Completion]:
-    logits_B_V, mask_B_T, cache = _read_prompts(model, prompts, opening, room=max_new_tokens - 1, pad_id=pad_id)
+def _extend(model: PreTrainedModel, opening: _Opening, ids: Sequence[int]) -> _Opening:
+    """What is read once, and more of it; what was read before stays as it is."""
+    if not ids:
+        return opening
+    cache = DynamicCache(config=model.config) if opening.cache is None else repeat_cache(model.config, opening.cache, 1)
+    model(
+        input_ids=torch.tensor([list(ids)], device=model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return _Opening(opening.tokens + len(ids), cache, in_parts=True)
+
+
+@torch.inference_mode()
+def _read_wave(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], wave: Wave, opening: _Opening, *, room: int, pad_id: int
+) -> _Read:
+    """Read a wave part by part; its keys and values have room for so many tokens more."""
+    parts = [_read_part(model, prompts, part, opening, pad_id) for part in wave.parts]
+    width = max(part.mask.shape[1] for part in parts)
+    masks = [torch.nn.functional.pad(part.mask, (width - part.mask.shape[1], 0)) for part in parts]
+    caches = [part.cache for part in parts]
+    cache = gather_caches(model.config, caches, room=room) if opening.in_parts else caches[0]
+    return _Read(torch.cat([part.logits for part in parts]), torch.cat(masks), cache)
+
+
+def _read_part(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], part: Part, opening: _Opening, pad_id: int
+) -> _Read:
+    known, config = _extend(model, opening, prompts[part.rows[0]][opening.tokens : part.shared]), model.config
+    rows = len(part.rows)
+    ids_B_T, mask_B_T = left_pad([prompts[row][known.tokens :] for row in part.rows], pad_id, model.device)
+    mask_B_T = torch.cat([mask_B_T.new_ones(rows, known.tokens), mask_B_T], dim=1)
+    cache = DynamicCache(config=config) if known.cache is None else repeat_cache(config, known.cache, rows)
+    logits_B_1_V = model(
+        input_ids=ids_B_T,
+        attention_mask=mask_B_T,
+        position_ids=(mask_B_T.cumsum(-1) - 1).clamp(min=0)[:, known.tokens :],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits
+    return _Read(logits_B_1_V[:, -1], mask_B_T, cache)
+
+
+@torch.inference_mode()
+def _decode(model: PreTrainedModel, read: _Read, *, max_new_tokens: int, eos_ids: frozenset[int]) -> list[Completion]:
+    logits_B_V, mask_B_T, cache = read.logits, read.mask, read.cache
     position_B_1 = mask_B_T.sum(-1, keepdim=True)
-    written: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
-    live = list(range(len(prompts)))
+    written: list[list[int]] = [[] for _ in mask_B_T]
+    ended = [False] * len(written)
+    live = list(range(len(written)))
     for new in range(1, max_new_tokens + 1):
         chosen_B = logits_B_V.argmax(-1)
         stay = _close_ranks(_take(chosen_B.tolist(), live, written, ended, eos_ids))
@@ -193,38 +182,6 @@ def _decode(
         ).logits[:, -1]
         position_B_1 = position_B_1 + 1
     return [Completion(tuple(ids), end) for ids, end in zip(written, ended, strict=True)]
-
-
-def _read_prompts(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], opening: _Opening, *, room: int, pad_id: int
-) -> tuple[Tensor, Tensor, DynamicCache]:
-    """Logits after every prompt of a wave, its attention mask, and its keys and values with room for more."""
-    lengths = [len(prompt) - opening.tokens for prompt in prompts]
-    cuts = list(_cut(lengths, len(prompts), PART_TOKENS)) if opening.in_parts else [(0, len(prompts))]
-    parts = [_read_part(model, prompts[start:end], opening, pad_id) for start, end in cuts]
-    width = max(mask.shape[1] for _, mask, _ in parts)
-    mask_B_T = torch.cat([torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for _, mask, _ in parts])
-    caches = [cache for _, _, cache in parts]
-    cache = gather_caches(model.config, caches, room=room) if opening.in_parts else caches[0]
-    return torch.cat([logits for logits, _, _ in parts]), mask_B_T, cache
-
-
-def _read_part(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], opening: _Opening, pad_id: int
-) -> tuple[Tensor, Tensor, DynamicCache]:
-    shared, config = opening.tokens, model.config
-    ids_B_T, mask_B_T = left_pad([prompt[shared:] for prompt in prompts], pad_id, model.device)
-    mask_B_T = torch.cat([mask_B_T.new_ones(len(prompts), shared), mask_B_T], dim=1)
-    cache = DynamicCache(config=config) if opening.cache is None else repeat_cache(config, opening.cache, len(prompts))
-    logits_B_1_V = model(
-        input_ids=ids_B_T,
-        attention_mask=mask_B_T,
-        position_ids=(mask_B_T.cumsum(-1) - 1).clamp(min=0)[:, shared:],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits
-    return logits_B_1_V[:, -1], mask_B_T, cache
 
 
 def _take(

@@ -8,8 +8,9 @@ from robustlab.cost.job import Completions, Prompts
 from robustlab.cost.meter import Meter
 from robustlab.cost.pace import Pace
 from robustlab.cost.quantities import NOTHING, Quantities
-from robustlab.models.generate import Completion, Wave, count_read_once, generate_greedy
+from robustlab.models.generate import Completion, count_read_once, generate_greedy
 from robustlab.models.load import LoadedTarget
+from robustlab.models.waves import Wave
 from robustlab.spec.targets import Shape
 from robustlab.train.counts import approximate_tokens
 from robustlab.units import to_nanoseconds
@@ -52,7 +53,7 @@ def generate_metered(
         BudgetSpent: If the next wave would pass a cap of the account.
     """
     longest, done = NOTHING, 0
-    shared = flops.prefill(shape, count_read_once(target.model, prompts))  # read with the first wave, and not again
+    opening = count_read_once(target.model, prompts)
     first = Quantities(wall_ns=to_nanoseconds(expected_seconds / max(1, -(-len(prompts) // batch_rows))))
 
     def before(wave: Wave) -> None:
@@ -65,7 +66,7 @@ def generate_metered(
         meter.count(
             prompt_tokens=wave.prompt_tokens,
             generated_tokens=sum(new for _, new in lengths),
-            flops=shared * (done == 0) + sum(flops.generation(shape, prompt, new) - shared for prompt, new in lengths),
+            flops=_count_flops(shape, wave, lengths, opening, is_first=done == 0),
         )
         longest = max(longest, meter.settle(), key=lambda used: used.wall_ns)
         done += len(wave.rows)
@@ -80,4 +81,15 @@ def generate_metered(
         pad_id=target.pad_id,
         before_wave=before,
         after_wave=after,
+    )
+
+
+def _count_flops(shape: Shape, wave: Wave, lengths: Sequence[tuple[int, int]], opening: int, *, is_first: bool) -> int:
+    """Operations of a wave: the opening with the first one, what kin share once, and of every row the rest."""
+    total = flops.prefill(shape, opening) if is_first else 0
+    total += sum(flops.prefill(shape, part.shared) - flops.prefill(shape, opening) for part in wave.parts)
+    shared = [part.shared for part in wave.parts for _ in part.rows]
+    rows = zip(lengths, shared, strict=True)
+    return total + sum(
+        flops.generation(shape, prompt, new) - flops.prefill(shape, read) for (prompt, new), read in rows
     )

@@ -7,15 +7,9 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from robustlab.models import generate
-from robustlab.models.generate import (
-    Completion,
-    Wave,
-    count_shared,
-    generate_greedy,
-    mean_log_probabilities,
-    plan_waves,
-)
+from robustlab.models import waves
+from robustlab.models.generate import Completion, generate_greedy, mean_log_probabilities
+from robustlab.models.waves import Part, Wave, count_shared, plan_reading, plan_waves
 
 PROMPTS = [[1, 40, 41, 42, 43], [1, 50], [1, 60, 61], [1, *range(70, 90)], [1, 50, 51], [1, 9], [1, 60, 61], [1, 99, 3]]
 NO_EOS = frozenset({-1})
@@ -129,16 +123,40 @@ def test_a_wave_that_is_read_in_parts_ends_in_the_same_completions(
 ) -> None:
     eos, _ = ending(lively)
     whole = complete(lively, PROMPTS, eos=eos)
-    monkeypatch.setattr(generate, "PART_TOKENS", 6)
+    monkeypatch.setattr(waves, "PART_TOKENS", 6)
     assert complete(lively, PROMPTS, eos=eos) == whole
 
 
+def test_kin_are_read_together_after_what_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waves, "KIN_TOKENS", 2)
+    monkeypatch.setattr(waves, "PART_TOKENS", 8)
+    prompts = [[1, 5, 6, 7, 8], [1, 9, 9, 9, 9, 9], [1, 5, 6, 7, 2, 3], [1, 4, 4], [1, 9, 9], [1, 5, 6, 3, 3, 3, 3]]
+    (wave,) = plan_waves(prompts, 8)
+    planned = plan_reading(prompts, wave, 1)
+    # Beyond the opening 0, 2 and 5 share two tokens. 4 is no longer than such a beginning, so that 1 is alone too.
+    assert planned.parts == (Part((3, 4), 1), Part((1,), 1), Part((0, 2), 3), Part((5,), 3))
+    assert planned.rows == (3, 4, 1, 0, 2, 5) and planned.prompt_tokens == wave.prompt_tokens == 30
+
+
+def test_kin_end_in_the_same_completions(lively: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [[1, 7, *prompt[1:]] for prompt in PROMPTS] + [[1, 7, 8, 9, 10, last] for last in (30, 31, 32)]
+    alone = [complete(lively, [prompt])[0] for prompt in prompts]
+    monkeypatch.setattr(waves, "KIN_TOKENS", 3)
+    told: list[Wave] = []
+    found = generate_greedy(
+        lively, prompts, batch_rows=16, max_new_tokens=12, eos_ids=NO_EOS, pad_id=0,
+        before_wave=lambda wave: None, after_wave=lambda wave, completions: told.append(wave),
+    )  # fmt: skip
+    assert found == alone
+    assert [part.shared for part in told[0].parts] == [2, 5] and len(told[0].parts[1].rows) == 3
+
+
 def test_a_wave_holds_only_so_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "WAVE_TOKENS", 20)
+    monkeypatch.setattr(waves, "WAVE_TOKENS", 20)
     # With 4 new tokens the lengths are 6 6 7 7 7 7 9 25: 6 6 7 would be 3 * 7 = 21, and 25 stands alone.
-    waves = plan_waves(PROMPTS, 8, max_new_tokens=4)
-    assert [len(wave.rows) for wave in waves] == [2, 2, 2, 1, 1]
-    assert sorted(row for wave in waves for row in wave.rows) == list(range(8))
+    found = plan_waves(PROMPTS, 8, max_new_tokens=4)
+    assert [len(wave.rows) for wave in found] == [2, 2, 2, 1, 1]
+    assert sorted(row for wave in found for row in wave.rows) == list(range(8))
 
 
 def test_a_model_that_forgets_is_decoded_as_transformers_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +166,7 @@ def test_a_model_that_forgets_is_decoded_as_transformers_does_it(monkeypatch: py
         num_key_value_heads=1, sliding_window=4, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     model = MistralForCausalLM(config).eval()
-    monkeypatch.setattr(generate, "PART_TOKENS", 6)
+    monkeypatch.setattr(waves, "PART_TOKENS", 6)
     prompts = [[1, 5, *prompt[1:]] for prompt in PROMPTS]
     for prompt, ours in zip(prompts, complete(model, prompts), strict=True):
         theirs = model.generate(

@@ -25,8 +25,9 @@ from robustlab.cost.flops import (
 )
 from robustlab.data.sources import cache_root, fetch_source, is_fetched
 from robustlab.models.adapter import LoraModification
-from robustlab.models.generate import count_shared, generate_greedy
+from robustlab.models.generate import generate_greedy
 from robustlab.models.load import load_pinned
+from robustlab.models.waves import count_shared
 from robustlab.spec.catalog import load
 from robustlab.spec.targets import GgufTarget, Shape
 from robustlab.spec.training import Lora
