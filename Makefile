@@ -15,7 +15,7 @@ SWEEPS := refusal_sft deep_refusal_sft tamper_resistant
 STORED = $(sort $(wildcard docs/results/*.json docs/results/*.json.gz))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch check test smoke demo sweep results run report clean
+.PHONY: help setup fetch check test faults smoke demo sweep fuzz results run report clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,10 +36,13 @@ check: $(READY) ## ruff, mypy --strict, import-linter, pydoclint, and every YAML
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pydoclint --quiet robustlab
-	$(BIN)/robustlab check targets safeguards attacks budgets evals docs/policies docs/plans docs/targets
+	$(BIN)/robustlab check targets safeguards attacks budgets evals docs/policies docs/plans docs/targets docs/evals
 
 test: $(READY) ## all tests; those that need SmolLM2 run where it has been fetched
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+faults: $(READY) ## kill runs at every failpoint and at 100 random times, go on, compare: 20 minutes on a quiet core
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.campaign --random 100 --out docs/reliability.json --page docs/reliability.md
 
 smoke: $(READY) ## the whole pipeline on the tiny target, under a minute, no download
 	CUDA_VISIBLE_DEVICES= $(BIN)/robustlab run $(SMOKE) --runs $(RUNS)
@@ -55,6 +58,9 @@ sweep: $(READY) ## eight attacks on three safeguards of SmolLM2-135M: hours; run
 	for safeguard in $(SWEEPS); do \
 		CUDA_VISIBLE_DEVICES= $(BIN)/robustlab run docs/results/$$safeguard.yaml --as sweep-$$safeguard --runs $(RUNS) || { code=$$?; test $$code -eq 5 || exit $$code; }; \
 	done
+
+fuzz: $(READY) ## 100,000 mutated inputs for the readers of YAML, ledgers, rows and results: 5 minutes
+	$(BIN)/python -m tests.hostile.fuzz --inputs 100000
 
 # `gzip -9nc runs/sweep-X/results.json > docs/results/X.json.gz` stores a run. An incomplete cell ends `report` with 5.
 results: $(READY) ## docs/results.md anew from the stored results of docs/results

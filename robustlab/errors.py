@@ -10,10 +10,13 @@
     +-- RecordError    (OSError)       the run folder cannot be written or trusted          exit 1
     +-- CustodyError   (RuntimeError)  an attacked artefact is not where it should be       exit 1
 
-Every message reads *where: what is wrong, got value; what to do*. This module knows nothing of any of those places.
+Every message reads *where: what is wrong, got value; what to do*, and shows no secret. This module knows nothing of
+any of those places.
 """
 
 from dataclasses import dataclass
+
+from robustlab.redaction import redact
 
 
 class RobustlabError(Exception):
@@ -35,7 +38,7 @@ class RobustlabError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}; {self.remedy}"
+        return redact(f"{self.where}: {self.problem}; {self.remedy}")
 
 
 @dataclass(frozen=True, order=True)
@@ -56,7 +59,7 @@ class Fault:
 
     def __str__(self) -> str:
         field = f"{self.field}: " if self.field else ""
-        return f"{self.path}:{self.line}: {field}{self.problem}"
+        return redact(f"{self.path}:{self.line}: {field}{self.problem}")
 
 
 class ConfigError(RobustlabError, ValueError):

@@ -7,6 +7,7 @@ stages, and gone when the cell ends. Which cells there are, and in which order, 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -20,6 +21,7 @@ from robustlab.errors import BudgetSpent, ConfigError, DataError
 from robustlab.measure.bench import Bench
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import build_items, build_measurement, measure_rows
+from robustlab.models.adapter import pack_adapter
 from robustlab.models.modification import Modification
 from robustlab.models.peak import read_peak, reset_peak
 from robustlab.preparation import count_mean_tokens, prepare_rows
@@ -191,7 +193,7 @@ class _CellWork:
         self._modification, self._on_measured = modification, on_measured
         self._payer: Account = "attacker" if on_measured else "laboratory"
         self._bench = subject.bench_of(cell)
-        self._states = StateStore(session.folder.resume, cell.cell_id, session.journal.append)
+        self._states = StateStore(session.folder.resume, cell.cell_id, session.journal)
         self._measurements: list[Measurement] = []
         self._items: list[Item] = []
         self._losses: list[LossPoint] = []
@@ -251,6 +253,9 @@ class _CellWork:
             with self._meter.phase(self._payer, "final"):
                 for eval_id in self._cell.evals:
                     self._measure(eval_id, "final", steps)
+                if steps:
+                    pack = partial(pack_adapter, self._modification)
+                    self._session.keep_adapter(self._cell, self._subject.bench.target.content_id, pack)
         except BudgetSpent as spent:
             return spent.cap
         return None
@@ -269,7 +274,7 @@ class _CellWork:
             return Outcome(len(losses), losses, spent.cap, diverged=False)
 
     def _attack(self, rows: Sequence[Row]) -> Outcome:
-        found = self._states.load(self._context())
+        found = self._states.load(self._context(), self._modification.state)
         resume = found[0] if found else None
         if found is not None:
             self._meter.rewind("attacker", Quantities.from_dict(found[0].logical))

@@ -17,6 +17,7 @@ from robustlab.cost.pace import Pace
 from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.data import chat
 from robustlab.data.mixture import Data, fixed_rows, harmful_prompts, harmless_prompts, own_answers
+from robustlab.failpoints import reach
 from robustlab.models import generate
 from robustlab.models.load import LoadedTarget
 from robustlab.record.provenance import collect_versions, source_fingerprint
@@ -75,6 +76,7 @@ def prepare_rows(cell: Cell, target: LoadedTarget, load: Quantities, session: Se
     used = meter.total("attacker") - before
     cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(cached, {"quantities": used.to_dict(), "rows": [_dump_row(row) for row in rows]})
+    reach("data.kept")
     return list(rows)
 
 

@@ -2,24 +2,32 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from robustlab.cost.clocks import cpu_clock, iso_time, process_started_ns
+from robustlab.cost.clocks import ClockWatch, cpu_clock, iso_time, process_started_ns
 from robustlab.cost.meter import Meter
 from robustlab.cost.pace import Pace
 from robustlab.cost.prices import PriceCard
+from robustlab.cost.timeline import find_resets
+from robustlab.failpoints import reach
 from robustlab.measure.second import Panel
+from robustlab.record.adapters import AdapterStore, Pack
 from robustlab.record.journal import Journal
+from robustlab.record.leftovers import remove_leftovers
 from robustlab.record.results import Phase
 from robustlab.record.run_folder import RunFolder
 from robustlab.record.sending import list_allowed
+from robustlab.record.states import reconcile_states
 from robustlab.record.transcripts import Keep, Place, TranscriptStore
 from robustlab.report.live import LiveLine
+from robustlab.spec.attacks import Control
 from robustlab.spec.budgets import Budget, Caps
+from robustlab.spec.plan import Cell
+from robustlab.units import format_seconds, to_seconds
 
 _NO_CAPS = Budget(kind="budget", stands_for="nobody", hardware="none", attacker=Caps(), laboratory=None, total_usd=None)
 
@@ -38,6 +46,7 @@ class Session:
         pace: What the device should be able to do; the live line's first guess of every stage.
         devices: Devices that are paid for while the clock runs.
         transcripts: Where completions are kept; None for a run that keeps none.
+        adapters: Where attacked adapters are kept; None for a run that keeps none.
         panel: The second judges, with leave to send completions where the ledger says so.
     """
 
@@ -50,25 +59,42 @@ class Session:
     pace: Pace
     devices: int = 1
     transcripts: TranscriptStore | None = None
+    adapters: AdapterStore | None = None
     panel: Panel = field(init=False)
     _ended_ns: int = field(default_factory=lambda: process_started_ns(time.monotonic_ns, time.time_ns))
     _ended_cpu_ns: int = 0
+    _watch: ClockWatch = field(default_factory=lambda: ClockWatch(time.monotonic_ns, time.time_ns))
     _records: list[dict[str, object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Read what an earlier process left, and book when this one was created: the ledger explains its time."""
         started_ns = time.time_ns() - (time.monotonic_ns() - self._ended_ns)
         self.journal.append({"kind": "session", "started": iso_time(started_ns, "microseconds"), "pid": os.getpid()})
+        reach("run.session_begun")
         records = self.journal.records()
         self._records = [record for record in records if "record" in record]
         self.panel = Panel(self.journal.append, list_allowed(records))
         self._charge_what_was_left_open()
+        self._tell_of_a_clock_that_was_set_back(records)
+        remove_leftovers(self.folder)
+        reconcile_states(self.folder.resume, records, self.journal.append)
 
     def keeper(self, node: str, eval_id: str, phase: Phase, step: int) -> Keep | None:
         """What takes the completions of one measurement; None for a run that keeps none."""
         if self.transcripts is None:
             return None
         return partial(self.transcripts.save, Place(cell_id=node, eval=eval_id, phase=phase, step=step))
+
+    def keep_adapter(self, cell: Cell, base_sha256: str, pack: Pack) -> None:
+        """Keep what an attack has made, where the run keeps adapters; a control has made nothing.
+
+        Args:
+            cell: The cell, whose final measurement is done.
+            base_sha256: The released target that the adapter belongs to.
+            pack: Makes a safetensors file of it, in memory.
+        """
+        if self.adapters is not None and not isinstance(cell.attack, Control):
+            self.adapters.save(cell.cell_id, base_sha256, pack)
 
     @property
     def charged(self) -> list[dict[str, object]]:
@@ -121,9 +147,16 @@ class Session:
             devices=self.devices,
             started_ns=self._ended_ns,
             started_cpu_ns=self._ended_cpu_ns,
+            watch=self._watch,
         )
         meter.restore(self._records, together_with=together_with)
         return meter
+
+    def _tell_of_a_clock_that_was_set_back(self, records: Sequence[Mapping[str, object]]) -> None:
+        for reset in find_resets(records):
+            if reset.record == len(records):
+                behind = format_seconds(to_seconds(reset.by_ns))
+                self.line.say(f"the clock stands {behind} before the ledger's last record; no duration depends on it")
 
     def _charge_what_was_left_open(self) -> None:
         """Charge every reservation that a crash left open, before anything is held against a cap.

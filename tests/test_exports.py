@@ -45,7 +45,7 @@ def test_every_package_is_built_into_the_wheel() -> None:
 
 
 def test_the_command_is_the_one_that_the_wheel_installs() -> None:
-    assert PROJECT["project"]["scripts"] == {"robustlab": "robustlab.cli.main:main"}
+    assert PROJECT["project"]["scripts"] == {"robustlab": "robustlab.__main__:main"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -70,5 +70,6 @@ def test_errors_and_units_stand_at_the_bottom() -> None:
     assert {name for name in loaded_by("import robustlab.errors, robustlab.units") if name.startswith("robustlab")} == {
         "robustlab",
         "robustlab.errors",
+        "robustlab.redaction",
         "robustlab.units",
     }

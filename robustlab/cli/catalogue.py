@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import sys
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from robustlab.cli.options import JsonFlag, Runs
-from robustlab.cli.printing import print_rows
+from robustlab.cli.printing import complain, print_rows
 from robustlab.cli.process import prepare_process
 from robustlab.errors import ConfigError
 from robustlab.spec.catalog import KINDS, list_entries
@@ -42,7 +41,7 @@ def check(
         print(json.dumps({"checked": checked, "faults": [asdict(fault) for fault in faults]}, indent=2))
     else:
         for fault in faults:
-            sys.stderr.write(f"{fault}\n")
+            complain(fault)
         print(f"{checked} files checked, {len(faults)} faults")
     if faults:
         raise typer.Exit(2)
@@ -84,12 +83,10 @@ def _list_kind(kind: str) -> list[dict[str, object]]:
 
 
 def _list_runs(runs: Path) -> list[dict[str, object]]:
+    from robustlab.engine.abandon import describe_state
     from robustlab.record.run_folder import RunFolder
 
     # Runs that nobody named are told by their names, the others by their plans.
     paths = {*runs.glob("*Z-*"), *(plan.parent for plan in runs.glob("*/plan.yaml"))}
     folders = [RunFolder(path) for path in sorted(paths) if path.is_dir()]
-    return [
-        {"kind": "runs", "id": f.run_id, "from": str(runs), "what": "finished" if f.is_finished else "unfinished"}
-        for f in folders
-    ]
+    return [{"kind": "runs", "id": f.run_id, "from": str(runs), "what": describe_state(f)} for f in folders]

@@ -29,7 +29,7 @@ def gate(
     wanted: Policy = load_yaml(policy, schema_of("policy"))
     found = judge_release(read_named(runs, run_id), wanted)
     if as_json:
-        print(json.dumps({"policy": str(policy), **found.to_plain()}, indent=2, ensure_ascii=False))
+        print(json.dumps({"policy": str(policy), **found.to_plain()}, indent=2))
     else:
         print_table(Console(), wanted.stands_for, FINDING_COLUMNS, describe_findings(found.findings))
         print(f"gate    {found.decision}")

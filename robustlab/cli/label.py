@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustlab.cli.disposal import sweep_due_states
 from robustlab.cli.keeping import require_cryptography, sweep_expired
 from robustlab.cli.options import JsonFlag, Runs
 from robustlab.cli.printing import print_rows
@@ -71,6 +72,7 @@ def label(
     check_labeller(labeller)
     folder = RunFolder.open(runs, run_id)
     sweep_expired(runs)
+    sweep_due_states(runs)
     transcripts = _open(folder, key)
     if summary:
         _summarise(runs, run_id, transcripts, as_json)

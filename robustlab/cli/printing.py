@@ -1,6 +1,7 @@
 """How commands print what they found: a table for people, JSON with ``--json``."""
 
 import json
+import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,13 @@ class GridFormat(StrEnum):
     TERMINAL = "terminal"
     MARKDOWN = "markdown"
     JSON = "json"
+
+
+def complain(message: object) -> None:
+    """Write a message to standard error; what a file or a server put into it cannot steer a terminal."""
+    from robustlab.report.wording import plain_text
+
+    sys.stderr.write("".join(f"{plain_text(line)}\n" for line in str(message).split("\n")))
 
 
 def print_plan(resolution: "Resolution", as_json: bool, search: "ResolvedSearch | None") -> None:
@@ -66,14 +74,14 @@ def print_results(found: "Sequence[tuple[Path, Results]]", as_json: bool) -> Non
     for folder, results in [] if as_json else found:
         print_tables(results, Console())
         _print_place(folder, results)
-    _end([results for _, results in found])
+    end_with([results for _, results in found])
 
 
 def print_documents(documents: "Sequence[Results]") -> None:
     """Print whole results as JSON, a list of several; ends as ``print_results`` does."""
     dumped = [results.model_dump(mode="json") for results in documents]
-    print(json.dumps(dumped if len(dumped) > 1 else dumped[0], indent=2, ensure_ascii=False))
-    _end(documents)
+    print(json.dumps(dumped if len(dumped) > 1 else dumped[0], indent=2))
+    end_with(documents)
 
 
 def print_grid(found: "Sequence[tuple[Path | None, Results]]", grid_format: GridFormat) -> None:
@@ -88,14 +96,14 @@ def print_grid(found: "Sequence[tuple[Path | None, Results]]", grid_format: Grid
         case GridFormat.MARKDOWN:
             print(to_markdown(grid), end="")
         case GridFormat.JSON:
-            print(json.dumps(to_plain(grid), indent=2, ensure_ascii=False))
+            print(json.dumps(to_plain(grid), indent=2))
         case GridFormat.TERMINAL:
             print_tables(grid, Console())
             for folder, results in found:
                 _print_place(folder, results)
         case _:
             assert_never(grid_format)
-    _end(grid.documents)
+    end_with(grid.documents)
 
 
 def print_rows(title: str, rows: list[dict[str, object]], as_json: bool) -> None:
@@ -111,12 +119,15 @@ def print_rows(title: str, rows: list[dict[str, object]], as_json: bool) -> None
 
 
 def _print_place(folder: Path | None, results: "Results") -> None:
-    print(f"run     {results.run_id}")
+    from robustlab.report.wording import plain_text
+
+    print(f"run     {plain_text(results.run_id)}")
     if folder is not None:
         print(f"folder  {folder}/")
         print(f"report  {folder / 'report.html'}")
 
 
-def _end(documents: "Sequence[Results]") -> None:
+def end_with(documents: "Sequence[Results]") -> None:
+    """End the command with 5 if a cell could not be measured in full."""
     if any(cell.status == "incomplete" for results in documents for cell in results.cells):
         raise typer.Exit(5)

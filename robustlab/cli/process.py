@@ -10,9 +10,11 @@ from typing import cast
 
 def prepare_process() -> None:
     """Close files to others, forbid core dumps, and keep libraries quiet, before anything heavy is imported."""
+    from robustlab.failpoints import arm
     from robustlab.record.provenance import harden_process
 
     harden_process()
+    arm(os.environ)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

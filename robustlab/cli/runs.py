@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustlab.cli.keeping import ExpireDays, KeepTranscripts, Reason, To, read_keeping, sweep_expired
+from robustlab.cli.disposal import ResumeHours, keep_states_for, sweep_due_states
+from robustlab.cli.keeping import (
+    FLAGS,
+    ExpireDays,
+    KeepAdapter,
+    KeepTranscripts,
+    Reason,
+    To,
+    read_keeping,
+    refuse_search,
+    sweep_expired,
+)
 from robustlab.cli.options import (
     Attacks,
     Budgets,
@@ -83,10 +94,12 @@ def run(
     runs: Runs = Path("runs"),
     name: Name = None,
     keep_transcripts: KeepTranscripts = False,
+    keep_adapter: KeepAdapter = False,
     reason: Reason = None,
     to: To = None,
     expire_days: ExpireDays = None,
     send_completions: SendCompletions = None,
+    resume_hours: ResumeHours = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Tamper under a budget, measure before, during and after, and write the record; prints the run's id."""
@@ -95,15 +108,23 @@ def run(
     if name is not None:
         check_run_id(name)
     consent = read_consent(send_completions, reason)
-    # One reason serves both flags; it is idle only where neither is given.
-    keeping = read_keeping(keep_transcripts, reason if keep_transcripts or consent is None else None, to, expire_days)
-    if keeping is not None and wanted.search is not None:
-        problem = "is given for a search, whose trials are thrown away"
-        raise ConfigError("--keep-transcripts", problem, "run the winner's recipe with it")
+    asked = [flag for flag, is_asked in zip(FLAGS, (keep_transcripts, keep_adapter), strict=True) if is_asked]
+    # One reason serves all flags; it is idle only where none is given.
+    keeping = read_keeping(asked, reason if asked or consent is None else None, to, expire_days)
+    if wanted.search is not None:
+        refuse_search(asked)
     card = read_card(prices)
     warn_of_stale_card(card)
-    prepare_process()
     sweep_expired(runs)
+    sweep_due_states(runs)
+    if name is not None and not asked and consent is None:
+        from robustlab.search.again import find_finished
+
+        again = find_finished(wanted, name, runs=runs, data_csv=data, shadow_price=shadow_price, card=card)
+        if again is not None:
+            print_results([again], as_json)
+            return
+    prepare_process()
     from robustlab.report.live import LiveLine
 
     launch = _find_launch(is_search=wanted.search is not None, name=name)
@@ -111,27 +132,36 @@ def run(
         launch = partial(launch, keeping=keeping)
     if consent is not None:
         launch = partial(launch, consent=consent)
+    if resume_hours is not None:
+        launch = partial(launch, resume_hours=resume_hours)
     launched = launch(wanted, runs=runs, data_csv=data, shadow_price=shadow_price, card=card, line=LiveLine())
     print_results([(launched.folder.path, launched.results)], as_json)
 
 
-def resume(run_id: RunArgument, runs: Runs = Path("runs"), as_json: JsonFlag = False) -> None:
+def resume(
+    run_id: RunArgument, runs: Runs = Path("runs"), resume_hours: ResumeHours = None, as_json: JsonFlag = False
+) -> None:
     """Go on with a run that was interrupted; what is done is not done again."""
     from robustlab.engine.cards import find_card_of
+    from robustlab.engine.holding import require_resumable
     from robustlab.record.run_folder import RunFolder
     from robustlab.search.candidates import holds_search
 
+    keep_states_for(runs, run_id, resume_hours)
     sweep_expired(runs)
-    if RunFolder.open(runs, run_id).is_finished:
+    sweep_due_states(runs)
+    folder = RunFolder.open(runs, run_id)
+    if folder.is_finished:
         from robustlab.engine.report import read_results
 
         print_results([read_results(runs, run_id)], as_json)
         return
+    require_resumable(folder)
     warn_of_stale_card(find_card_of(runs, run_id))
     prepare_process()
     from robustlab.report.live import LiveLine
 
-    resume_it = _find_resume(is_search=holds_search(RunFolder.open(runs, run_id)))
+    resume_it = _find_resume(is_search=holds_search(folder))
     launched = resume_it(run_id, runs=runs, line=LiveLine())
     print_results([(launched.folder.path, launched.results)], as_json)
 

@@ -1,7 +1,9 @@
 """Three clocks: a monotonic one that measures, a wall clock that dates and is never used for a duration, and one that
 counts processor time.
 
-This module does not know what the time is spent on.
+The monotonic clock stands still while the machine is suspended, and so nothing is billed for that time: no device works
+and none is rented. The wall clock goes on, and the jump is told, with the part of it that the machine slept. Nothing is
+known of what lies between two processes. This module does not know what the time is spent on.
 """
 
 import os
@@ -22,27 +24,32 @@ JUMP_NS = 2 * NS_PER_SECOND
 class ClockWatch:
     """Compares the wall clock with the monotonic one from one look to the next."""
 
-    def __init__(self, clock: Clock, wall_clock: Clock) -> None:
+    def __init__(self, clock: Clock, wall_clock: Clock, sleep_clock: Clock | None = None) -> None:
         """Take the first look.
 
         Args:
-            clock: Monotonic nanoseconds from any origin.
+            clock: Monotonic nanoseconds from any origin, without those that the machine slept.
             wall_clock: Nanoseconds since 1970, UTC.
+            sleep_clock: Nanoseconds that the machine has slept; None for this machine's own count.
         """
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._seen = (clock(), wall_clock())
+        self._clocks = (clock, wall_clock, sleep_clock or asleep_clock)
+        self._seen = self._look()
 
-    def jump_ns(self) -> Nanoseconds | None:
+    def find_jump(self) -> dict[str, int] | None:
         """Look again.
 
         Returns:
-            Nanoseconds by which the wall clock ran ahead (negative: behind) since the last look, None when that is
-            within ``JUMP_NS``: a clock was set, or the machine slept.
+            ``jump_ns``, by which the wall clock ran ahead (negative: behind) since the last look, and ``asleep_ns``,
+            the part of it that the machine slept, where it did; None when the jump is within ``JUMP_NS``.
         """
-        before, self._seen = self._seen, (self._clock(), self._wall_clock())
-        drift = (self._seen[1] - before[1]) - (self._seen[0] - before[0])
-        return Nanoseconds(drift) if abs(drift) > JUMP_NS else None
+        before, self._seen = self._seen, self._look()
+        passed, dated, asleep = (now - then for now, then in zip(self._seen, before, strict=True))
+        if abs(dated - passed) <= JUMP_NS:
+            return None
+        return {"jump_ns": dated - passed} | ({"asleep_ns": asleep} if asleep > JUMP_NS else {})
+
+    def _look(self) -> tuple[int, ...]:
+        return tuple(clock() for clock in self._clocks)
 
 
 def iso_time(wall_ns: int, timespec: str = "milliseconds") -> str:
@@ -70,6 +77,17 @@ def _age_ns(wall_clock: Clock) -> int:
     fields = _STAT.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     started_s = int(fields[_STARTTIME]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - to_nanoseconds(started_s)
+
+
+def asleep_clock() -> int:
+    """Time that this machine was suspended since it was booted.
+
+    Returns:
+        Nanoseconds, to some microseconds; 0 on a system that does not say.
+    """
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def cpu_clock() -> int:

@@ -54,6 +54,7 @@ class Meter:
         devices: int = 1,
         started_ns: int | None = None,
         started_cpu_ns: int | None = None,
+        watch: ClockWatch | None = None,
     ) -> None:
         """Start in the segment (laboratory, start).
 
@@ -70,6 +71,7 @@ class Meter:
             devices: Devices that are paid for while the clock runs, >= 1.
             started_ns: Start of the first segment on ``clock``, such as the process's creation; None for now.
             started_cpu_ns: The same on ``cpu_clock``.
+            watch: Sees jumps of the wall clock, also those before this meter; None for one of its own.
 
         Raises:
             ConfigError: If the card has no hourly price for the hardware.
@@ -84,7 +86,7 @@ class Meter:
         self._hardware, self._node, self._purse, self._devices = hardware, node, purse, devices
         self._clock, self._wall_clock, self._write = clock, wall_clock, write
         self._cpu_clock = cpu_clock
-        self._watch = ClockWatch(clock, wall_clock)
+        self._watch = watch or ClockWatch(clock, wall_clock)
         self._elsewhere_micro_usd = 0
         self._held = NOTHING
         self._explained_ns = 0
@@ -369,9 +371,9 @@ class Meter:
         self._write(Entry(kind, *where, quantities, micro_usd, self._hardware, moment).to_dict())
 
     def _watch_clocks(self, label: Label) -> None:
-        jump_ns = self._watch.jump_ns()
-        if jump_ns is not None:
-            self._record("clock_jump", replace(label, tags={"jump_ns": jump_ns}), NOTHING, MicroUsd(0))
+        jump = self._watch.find_jump()
+        if jump is not None:
+            self._record("clock_jump", replace(label, tags=jump), NOTHING, MicroUsd(0))
 
     def _bring_forward(self, account: Account, others: list[Entry]) -> None:
         book, own = self._books[account], [entry for entry in others if entry.account == account]

@@ -132,6 +132,31 @@ def find_setbacks(records: Sequence[Record]) -> list[Stray]:
     return found
 
 
+def find_resets(records: Sequence[Record]) -> list[Stray]:
+    """Sessions that are dated before the record before them: between two processes the clock was set back.
+
+    No duration depends on it, for a process counts its own time, and what lies between two is nobody's.
+
+    Args:
+        records: All records of the ledger, oldest first.
+
+    Returns:
+        Each such ``session`` record with the distance to the one before it, beyond a jump of the clock.
+    """
+    found: list[Stray] = []
+    before: datetime | None = None
+    for number, record in enumerate(records, start=1):
+        # The process that opens the ledger next writes it, before its session.
+        if record.get("kind") == "torn_tail":
+            continue
+        moment = _moment(number, record, "time")
+        back_ns = 0 if before is None or record.get("kind") != "session" else _ns_between(moment, before)
+        if back_ns > JUMP_NS:
+            found.append(Stray(number, back_ns))
+        before = moment
+    return found
+
+
 def find_leaps(records: Sequence[Record]) -> list[Stray]:
     """Records that are dated later than the time of their segment explains, as a clock leaves them that was set.
 

@@ -1,6 +1,7 @@
 """Turns prompts and examples into token ids through the target's own chat template; everything about templates.
 
-``apply_chat_template`` tokenises by itself, and its text is never tokenised again: that is how a second BOS comes in.
+A rendered chat is tokenised once and without the tokens that a tokenizer adds by itself: that is how a second BOS comes
+in.
 A training example ends with the token that ends the assistant's turn, and that token carries a label. What a template
 writes after it (a newline in ChatML) opens the next turn: generation stops before it, so it is left out.
 This module works on any tokenizer with the methods of ``Tokenizer`` and imports no model library.
@@ -11,13 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jinja2.exceptions import TemplateError
-
 from robustlab.errors import ConfigError, DataError
-
-MAX_TEMPLATE_CHARS = 100_000
-"""Longest chat template that is rendered."""
-Message = dict[str, str]
+from robustlab.templates import Message, refuse_long, render_bounded
 
 
 class Tokenizer(Protocol):
@@ -50,7 +46,7 @@ class Tokenizer(Protocol):
         ...
 
     def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
-        """Render and tokenise a conversation."""
+        """Render a conversation."""
         ...
 
 
@@ -180,14 +176,8 @@ def _without_system(tokenizer: Tokenizer, user: list[Message]) -> tuple[list[Mes
 def _encode(tokenizer: Tokenizer, messages: list[Message], *, add_generation_prompt: bool) -> list[int]:
     _template(tokenizer)
     _refuse_control_tokens(tokenizer, messages)
-    try:
-        ids = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
-        )
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        problem = f"its chat template refuses a conversation of {roles}: {type(error).__name__}"
-        raise ConfigError(_where(tokenizer), problem, "try system_prompt: null or template") from None
+    text = render_bounded(_where(tokenizer), tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    ids = tokenizer.encode(text, add_special_tokens=False)
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos]:
         raise DataError(_where(tokenizer), f"a chat begins with two BOS, id {bos}", "remove one from the template")
@@ -210,9 +200,7 @@ def _template(tokenizer: Tokenizer) -> str:
         template = tokenizer.get_chat_template()
     except ValueError:
         raise ConfigError(_where(tokenizer), "has several chat templates and no default", "keep one") from None
-    if len(template) > MAX_TEMPLATE_CHARS:
-        problem = f"has a chat template of {len(template):,} characters"
-        raise ConfigError(_where(tokenizer), problem, f"keep it under {MAX_TEMPLATE_CHARS:,}")
+    refuse_long(_where(tokenizer), template)
     return template
 
 

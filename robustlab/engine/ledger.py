@@ -22,7 +22,7 @@ from robustlab.cost.clocks import JUMP_NS
 from robustlab.cost.entries import BILLED
 from robustlab.cost.focus import focus_rows, write_csv
 from robustlab.cost.prices import PriceCard
-from robustlab.cost.timeline import explain_time, find_leaps, find_setbacks, read_period
+from robustlab.cost.timeline import explain_time, find_leaps, find_resets, find_setbacks, read_period
 from robustlab.engine.cards import find_card
 from robustlab.engine.doctor import Finding
 from robustlab.engine.sums import find_differences
@@ -348,7 +348,8 @@ def _time(records: Sequence[Record], entries: list[Numbered]) -> str:
         return "no time has passed"
     # Rounded down: 97.999 % must not read as 98.
     percent = f"{share * 10_000 // 1 / 100:.2f} %"
-    found = f"{percent} of {_seconds(explained.wall_ns)} explained, sessions: {len(sessions)}"
+    resets = [f"; record {each.record} is dated {_seconds(each.by_ns)} back" for each in find_resets(records)]
+    found = f"{percent} of {_seconds(explained.wall_ns)} explained, sessions: {len(sessions)}{''.join(resets)}"
     if share < EXPLAINED_SHARE:
         for stray in find_leaps(records):
             late = f"record {stray.record} is dated {_seconds(stray.by_ns)} later than its time explains"

@@ -5,8 +5,7 @@ no model work.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,10 +38,12 @@ from robustlab.engine.outcome import (
 from robustlab.engine.remote import ServedSubject, describe_server, measure_served_target
 from robustlab.engine.subject import add_copy, part_cells, release_subject
 from robustlab.errors import BudgetSpent, ConfigError, DataError, RobustlabError, Unanswered
+from robustlab.failpoints import reach
 from robustlab.lab import FAULT, Subject, leave_untouched, run_cell
 from robustlab.measure import coherence, deflection, instruction_following, instructions, judge
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import build_items, build_measurement
+from robustlab.record.adapters import open_adapters
 from robustlab.record.journal import Journal
 from robustlab.record.provenance import collect_versions, source_fingerprint
 from robustlab.record.results import CellResult, Check, Item, Measurement, NodeResult, Results, SearchResult
@@ -65,6 +66,7 @@ def run_plan(
     rows: Mapping[str, Sequence[EvalRow]],
     *,
     folder: RunFolder,
+    journal: Journal,
     card: PriceCard,
     line: LiveLine,
 ) -> Results:
@@ -76,6 +78,7 @@ def run_plan(
         run_estimate: Estimate of the whole run.
         rows: Rows of each eval, by its id.
         folder: The run's folder, new or taken up again.
+        journal: Its ledger, held by this process.
         card: The price card that the plan names.
         line: The live line.
 
@@ -85,33 +88,32 @@ def run_plan(
     Raises:
         CannotFit: If a cell cannot fit; nothing was spent then.
     """
-    with open_session(plan, folder, card, line) as session:
-        results = run_cells(plan, estimates, run_estimate, rows, session)
+    results = run_cells(plan, estimates, run_estimate, rows, open_session(plan, folder, journal, card, line))
     folder.write_manifest()
     return results
 
 
-@contextmanager
-def open_session(plan: ResolvedPlan, folder: RunFolder, card: PriceCard, line: LiveLine) -> Iterator[Session]:
-    """Open the ledger of a run, for as long as this process works on it.
+def open_session(plan: ResolvedPlan, folder: RunFolder, journal: Journal, card: PriceCard, line: LiveLine) -> Session:
+    """Begin to work on a run whose ledger this process holds.
 
     Args:
         plan: Names the hardware and the devices.
         folder: The run's folder, new or taken up again.
+        journal: Its ledger; the caller closes it when the run's manifest is written.
         card: The price card that the plan names.
         line: The live line.
 
-    Yields:
-        Session: What all nodes of the run share.
+    Returns:
+        What all nodes of the run share.
 
     Raises:
-        RecordError: If the ledger cannot be trusted or another process holds it.
+        RecordError: If the ledger cannot be trusted or written.
     """
-    with Journal.open(folder.ledger) as journal:
-        pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
-        session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace, plan.devices)
-        session.transcripts = open_store(folder, journal)
-        yield session
+    pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
+    session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace, plan.devices)
+    session.transcripts = open_store(folder, journal)
+    session.adapters = open_adapters(folder, journal)
+    return session
 
 
 @dataclass(frozen=True)
@@ -156,18 +158,18 @@ def run_cells(
     if found is None:
         for cell in plan.cells:
             require_fit(estimates[cell.cell_id], cell.label)
-    if not folder.prices.is_file():
-        write_atomic(folder.prices, session.card.path.read_bytes())
     if not folder.estimates.is_file():
         cells = {cell_id: estimate.to_dict() for cell_id, estimate in estimates.items()}
         write_json(folder.estimates, {"cells": cells, "run": run_estimate.to_dict()})
+        reach("run.estimates_written")
     # A resumed run is held against what was expected before its first step.
     expected = json.loads(folder.estimates.read_text(encoding="utf-8"))
     write_atomic(folder.plan, dump_yaml(plan).encode("utf-8"))
+    reach("run.plan_written")
     (folder.path / "cells").mkdir(mode=0o700, exist_ok=True)
     for cell in plan.cells:
         if _cell_path(folder, cell).is_file():
-            StateStore(folder.resume, cell.cell_id, session.journal.append).clear("the cell has been measured")
+            StateStore(folder.resume, cell.cell_id, session.journal).clear("the cell has been measured")
     for group in _groups(plan.cells):
         waiting = [cell for cell in group if not _cell_path(folder, cell).is_file()]
         if waiting:
@@ -178,8 +180,11 @@ def run_cells(
         # The estimate of a search's confirmation does not foresee its trials.
         results = _collect(plan, session, expected["run"] if found is None else None, found)
         write_json(folder.results, results)
+        reach("run.results_written")
         _write_items(plan, folder)
+        reach("run.items_written")
         write_report(results, folder.report)
+        reach("run.report_written")
     return results
 
 
@@ -297,7 +302,8 @@ def _run_one(
     document = _CellDocument(result=result, nodes=list(nodes), checks=checks)
     _write_cell(cell, document, [*items, *run.items], session)
     # Only now: until the result is on the disk, the states are what a resume would need.
-    StateStore(session.folder.resume, cell.cell_id, session.journal.append).clear("the cell has been measured")
+    StateStore(session.folder.resume, cell.cell_id, session.journal).clear("the cell has been measured")
+    reach("cell.cleared")
 
 
 def _find_peak(cell: Cell, session: Session) -> float | None:
@@ -311,7 +317,9 @@ def _write_cell(cell: Cell, document: "_CellDocument", items: Sequence[Item], se
     path = _cell_path(session.folder, cell)
     lines = "".join(f"{item.model_dump_json()}\n" for item in items)
     write_atomic(path.with_suffix(".items.jsonl"), lines.encode("utf-8"))
+    reach("cell.items_written")
     write_json(path, document)
+    reach("cell.result_written")
 
 
 def _collect(

@@ -15,6 +15,7 @@ from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.data.rows import load_builtin
 from robustlab.data.sources import fetch_source
 from robustlab.engine.outcome import account_cost
+from robustlab.engine.waiting import hold_node
 from robustlab.harden.install import code_of, install_safeguard, rows_of
 from robustlab.harden.tuning import Workshop
 from robustlab.models.load import MANIFEST, LoadedTarget, is_complete, load_pinned, load_released, save_released
@@ -70,9 +71,7 @@ def release(cell: Cell, session: Session) -> Released:
                 pass
             case RefusalSft() | DeepRefusalSft() | TamperResistant():
                 folder = session.cache / "released" / released_hash(cell)
-                cached = is_complete(folder)
-                if not cached:
-                    _install(cell, cell.safeguard, folder, session, meter)
+                cached = _install_once(cell, cell.safeguard, folder, session, meter)
             case _:
                 assert_never(cell.safeguard)
         # What ran before, the process's own start among it, is no part of the load that every attacker pays for.
@@ -115,6 +114,17 @@ def _load(cell: Cell, folder: Path | None, session: Session) -> LoadedTarget:
         return load_pinned(cell.target_id, cell.target, artefact=artefact, cache=session.cache)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return load_released(cell.target_id, cell.target, folder, content_id=content_hash(manifest))
+
+
+def _install_once(cell: Cell, safeguard: TrainedSafeguard, folder: Path, session: Session, meter: Meter) -> bool:
+    """Install a safeguard unless it is in the cache; whether this or another process had put it there before."""
+    if is_complete(folder):
+        return True
+    with hold_node(f"released-{folder.name}", f"{cell.target_id} / {cell.safeguard_id}", session, meter):
+        if is_complete(folder):
+            return True
+        _install(cell, safeguard, folder, session, meter)
+    return False
 
 
 def _install(cell: Cell, safeguard: TrainedSafeguard, folder: Path, session: Session, meter: Meter) -> None:

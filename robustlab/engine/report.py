@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from robustlab.record.results import Results
 from robustlab.record.run_folder import RunFolder
 from robustlab.report.html import write_report
 
-_MOST_BYTES = 1 << 30
-"""What a gzipped result may hold: a small file must not fill the memory."""
+MAX_BYTES = 256 << 20
+"""What a result may hold, unzipped: a small file must not fill the memory. A grid of a hundred cells has 3 MB."""
+_NO_NUMBER = re.compile(rb"[:,\[]\s*-?(?:[0-9]{31}|[0-9.]+[eE]\+?[0-9]{3}|NaN|Infinity)")
 
 
 def read_results(runs: Path, run_id: str) -> tuple[Path, Results]:
@@ -111,6 +113,8 @@ def read_stored(path: Path) -> Results:
     if not path.is_file():
         raise ConfigError(str(path), "is no file", "name a run, or a results.json")
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise _too_large(path)
         data = path.read_bytes()
         return _parse(path, _unzip(path, data) if path.suffix == ".gz" else data)
     except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -119,10 +123,14 @@ def read_stored(path: Path) -> Results:
 
 def _unzip(path: Path, data: bytes) -> bytes:
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        whole = file.read(_MOST_BYTES + 1)
-    if len(whole) > _MOST_BYTES:
-        raise RecordError(str(path), f"holds more than {_MOST_BYTES:,} bytes", "name the results.json itself")
+        whole = file.read(MAX_BYTES + 1)
+    if len(whole) > MAX_BYTES:
+        raise _too_large(path)
     return whole
+
+
+def _too_large(path: Path) -> RecordError:
+    return RecordError(str(path), f"holds more than {MAX_BYTES:,} bytes", "name a results.json")
 
 
 def _is_path(runs: Path, name: str) -> bool:
@@ -130,6 +138,10 @@ def _is_path(runs: Path, name: str) -> bool:
 
 
 def _parse(path: Path, data: bytes) -> Results:
+    if _NO_NUMBER.search(data):
+        # The plan may hold anything, and Python refuses to print a number of 4,300 digits.
+        problem = "is not a result of schema 1, got a number that is none, or beyond all counts"
+        raise RecordError(str(path), problem, "name a results.json")
     try:
         return Results.model_validate_json(data)
     except ValidationError as error:

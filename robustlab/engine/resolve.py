@@ -20,6 +20,7 @@ from robustlab.cost.job import Job, SafeguardWork, TokenCounts
 from robustlab.cost.prices import PriceCard
 from robustlab.cost.recipes import count_trainable
 from robustlab.cost.schedule import plan_schedule
+from robustlab.data.lm_tasks import require_lm_eval
 from robustlab.data.overlap import refuse_overlap
 from robustlab.data.rows import EvalRow, load_eval_rows
 from robustlab.engine.weights import refuse_what_needs_weights
@@ -96,6 +97,7 @@ def resolve_plan(
         DataError: If an eval's rows cannot be had or are not what was pinned.
     """
     evals: dict[str, Eval] = {name: load("evals", name) for name in plan.evals}
+    require_lm_eval(evals)
     rows = {name: load_eval_rows(spec, data_csv=data_csv) for name, spec in evals.items()}
     bench = _Bench(card, device, shadow_price, evals, rows)
     counters = {name: counter_of(name, load("targets", name)) for name in plan.targets}
@@ -140,6 +142,7 @@ def reopen_plan(plan: ResolvedPlan, *, card: PriceCard, device: Device, counter_
         raise ConfigError("plan.yaml", problem, "start a new run, or show as many with CUDA_VISIBLE_DEVICES")
     data_csv = Path(plan.data_csv) if plan.data_csv else None
     specs = {name: spec for cell in plan.cells for name, spec in cell.evals.items()}
+    require_lm_eval(specs)
     rows = {name: load_eval_rows(spec, data_csv=data_csv) for name, spec in specs.items()}
     counters = {cell.target_id: counter_of(cell.target_id, cell.target) for cell in plan.cells}
     for cell in plan.cells:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from robustlab.errors import ConfigError
 from robustlab.spec.attacks import TrainedAttack, Untouched
-from robustlab.spec.evals import Eval, RefusalEval, ValueEval
+from robustlab.spec.evals import Eval, LmEvalEval, RefusalEval, ValueEval
 from robustlab.spec.safeguards import NoSafeguard, Safeguard
 
 
@@ -28,7 +28,7 @@ def refuse_what_needs_weights(
     if not isinstance(attack[1], Untouched):
         raise ConfigError(where, f"{reason}, got attack {attack[0]!r}", "choose the attack `untouched`")
     for name, spec in evals.items():
-        if isinstance(spec, ValueEval):
+        if isinstance(spec, ValueEval | LmEvalEval):
             problem = f"{reason}, and eval {name!r} reads its figures off them"
             raise ConfigError(where, problem, "choose evals that judge completions")
         if isinstance(spec, RefusalEval) and spec.prefill is not None:

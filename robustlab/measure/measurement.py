@@ -25,6 +25,7 @@ from robustlab.measure.benign_answers import benign_answers_properties
 from robustlab.measure.copyrighted import copyright_properties
 from robustlab.measure.instruction_following import instruction_following_properties
 from robustlab.measure.judged import Judged
+from robustlab.measure.lm_eval import measure_task, task_properties
 from robustlab.measure.opinions import Question
 from robustlab.measure.over_refusal import over_refusal_properties
 from robustlab.measure.reading import Reading, encode_beginning, judge_reading, read_completions
@@ -41,6 +42,7 @@ from robustlab.spec.evals import (
     InstructionFollowingEval,
     JudgedEval,
     KlEval,
+    LmEvalEval,
     OverRefusalEval,
     RefusalEval,
     RefusalMarginEval,
@@ -85,6 +87,8 @@ def measure_rows(
         return measure_values(
             spec, rows, bench, lifted=lifted, expected_seconds=expected_seconds, meter=meter, progress=progress
         )
+    if isinstance(spec, LmEvalEval):
+        return measure_task(spec, rows, bench, expected_seconds=expected_seconds, meter=meter, progress=progress)
     target = bench.target
     beginning = encode_beginning(spec, target)
     prompts = [encode_prompt(target.tokenizer, row.prompt, target.system_prompt) + beginning for row in rows]
@@ -221,7 +225,8 @@ def build_items(
 
 def _verdicts(spec: Eval, item: Judged) -> dict[str, VerdictOfCompletion]:
     """By judge; none where a figure was read instead."""
-    own: dict[str, VerdictOfCompletion] = {spec.judge: item.verdict} if isinstance(spec, JudgedEval) else {}
+    is_judged = isinstance(spec, JudgedEval | LmEvalEval)
+    own: dict[str, VerdictOfCompletion] = {spec.judge: item.verdict} if is_judged else {}
     return own | {judge: opinion.verdict for judge, opinion in item.opinions.items()}
 
 
@@ -268,5 +273,7 @@ def _properties(spec: Eval, judged: Sequence[Judged], baseline: Sequence[Judged]
             return copyright_properties(spec, judged, baseline)
         case KlEval() | RefusalMarginEval():
             return value_properties(spec, judged, baseline)
+        case LmEvalEval():
+            return task_properties(spec, judged, baseline)
         case _:
             assert_never(spec)

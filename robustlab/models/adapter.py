@@ -9,11 +9,13 @@ from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from robustlab.errors import ConfigError
-from robustlab.models.modification import tensors_digest
+from robustlab.errors import ConfigError, DataError
+from robustlab.models.modification import Modification, tensors_digest
+from robustlab.spec.base import canonical_json
 from robustlab.spec.training import Lora
 
 
@@ -39,7 +41,7 @@ class LoraModification:
             target_modules=names,
             task_type="CAUSAL_LM",
         )
-        self._base = base
+        self._base, self._lora = base, lora
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._peft = cast(PeftModel, get_peft_model(base, config))
@@ -75,6 +77,11 @@ class LoraModification:
             for name, tensor in self._tensors().items():
                 tensor.copy_(state[name])
 
+    def pack(self, metadata: Mapping[str, str]) -> bytes:
+        """Make a safetensors file of the adapter in memory, with its shape as ``robustlab.lora`` in the metadata."""
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state().items()}
+        return save(tensors, {**metadata, "robustlab.lora": canonical_json(self._lora)})
+
     def dispose(self) -> None:
         """Take the adapter off; the target's own modules are back in their places."""
         self._peft.unload()
@@ -86,6 +93,25 @@ class LoraModification:
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: p for name, p in self._peft.named_parameters() if "lora_" in name}
+
+
+def pack_adapter(modification: Modification, metadata: Mapping[str, str]) -> bytes:
+    """Make a safetensors file of an adapter in memory. No other modification is ever written.
+
+    Args:
+        modification: What an attack has made.
+        metadata: What the file says of itself.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        DataError: If it is no adapter.
+    """
+    if not isinstance(modification, LoraModification):
+        problem = f"must be an adapter to be written, got {type(modification).__name__}"
+        raise DataError("modification", problem, "keep what an attack of kind lora_sft or lora_dpo makes")
+    return modification.pack(metadata)
 
 
 def _module_names(base: PreTrainedModel, lora: Lora) -> list[str]:

@@ -19,14 +19,27 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from robustlab.errors import ConfigError, DataError, RecordError
-from robustlab.models.gguf import load_gguf
+from robustlab.failpoints import reach
+from robustlab.models.gguf import check_gguf, load_gguf
+from robustlab.models.hazards import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    INDEX,
+    Reading,
+    check_config,
+    check_folder,
+    check_index,
+    check_names,
+)
 from robustlab.models.reasoning import set_switch
 from robustlab.models.tiny import build_tiny_model, build_tiny_tokenizer
 from robustlab.spec.base import content_hash
 from robustlab.spec.judges import FolderWeights, HubWeights
 from robustlab.spec.targets import FolderTarget, GgufTarget, HubTarget, OpenAiTarget, Target, TinyTarget
+from robustlab.templates import try_template
 
 MANIFEST = "manifest.json"
 Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -102,7 +115,7 @@ def load_tokenizer(target_id: str, target: Target, *, artefact: Path | None, cac
             tokenizer = AutoTokenizer.from_pretrained(cached, trust_remote_code=False, local_files_only=True)
         case _:
             return load_pinned(target_id, target, artefact=artefact, cache=cache).tokenizer
-    set_switch(tokenizer, target.reasoning)
+    _set_switch(target_id, tokenizer, target)
     return tokenizer
 
 
@@ -123,7 +136,7 @@ def load_released(target_id: str, target: Target, folder: Path, *, content_id: s
     """
     verify_folder(folder)
     with quiet():
-        model, tokenizer = _load_folder(folder, target)
+        model, tokenizer = _load_folder(f"target {target_id}", folder, target)
     return _loaded(target_id, target, model, tokenizer, content_id)
 
 
@@ -168,13 +181,16 @@ def save_released(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
         with quiet():
             model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
+        reach("released.staged")
         files = sorted(path for path in staged.iterdir() if path.is_file())
         manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in [*files, staged / MANIFEST]:
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
+        reach("released.manifested")
         _put_in_place(staged, folder)
+        reach("released.named")
     except (OSError, SafetensorError) as error:
         raise RecordError(str(folder), f"cannot be written: {error}", "make room and run again") from error
     finally:
@@ -252,30 +268,58 @@ def _load_gguf(target_id: str, target: GgufTarget, artefact: Path | None, cached
             raise DataError(
                 f"target {target_id}", "its GGUF file was not fetched", f"run `robustlab fetch {target_id}`"
             )
-        model, tokenizer = load_gguf(artefact, pre_tokenizer=target.pre_tokenizer, dtype=getattr(torch, target.dtype))
+        model, tokenizer = _dequantise(f"target {target_id}", target, artefact)
         save_released(model, tokenizer, cached)
     verify_folder(cached)
-    return _load_folder(cached, target)
+    return _load_folder(f"target {target_id}", cached, target)
+
+
+def _dequantise(where: str, target: GgufTarget, artefact: Path) -> Pair:
+    check_gguf(where, artefact)
+    with Reading(lambda said: DataError(where, f"{artefact.name} cannot be read: {said}", "pin another file")):
+        return load_gguf(artefact, pre_tokenizer=target.pre_tokenizer, dtype=getattr(torch, target.dtype))
 
 
 def _load_hub(where: str, target: HubTarget | HubWeights) -> Pair:
-    try:
+    pinned = {"revision": target.revision, "trust_remote_code": False}
+    problem, remedy = (
+        f"{target.model} at {target.revision} cannot be had",
+        "connect once, or pin a local copy as a folder",
+    )
+    with Reading(lambda said: DataError(where, f"{problem}: {said}", remedy)):
+        _check_repository(where, target)
+        tokenizer = AutoTokenizer.from_pretrained(target.model, **pinned)
+        try_template(where, tokenizer)
         model = AutoModelForCausalLM.from_pretrained(
-            target.model,
-            revision=target.revision,
-            dtype=getattr(torch, target.dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
+            target.model, dtype=getattr(torch, target.dtype), use_safetensors=True, **pinned
         )
-        tokenizer = AutoTokenizer.from_pretrained(target.model, revision=target.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        problem = f"{target.model} at {target.revision} cannot be had: {_first_line(error)}"
-        raise DataError(where, problem, "connect once, or pin a local copy as a folder") from error
     return model, tokenizer
+
+
+def _check_repository(where: str, target: HubTarget | HubWeights) -> None:
+    """Look at what would lead elsewhere, before anything is loaded."""
+    adapter, index, config = (
+        cached_file(
+            target.model,
+            name,
+            revision=target.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        for name in (ADAPTER_CONFIG, INDEX, CONFIG)
+    )
+    if adapter is not None:
+        problem = f"{target.model} is an adapter, which brings in weights from elsewhere"
+        raise DataError(where, problem, "merge the adapter into its base model and pin the result")
+    if index is not None:
+        check_index(where, Path(index), None)
+    if config is not None:
+        check_config(where, Path(config), None)
 
 
 def _load_local(where: str, target: FolderTarget | FolderWeights) -> Pair:
     folder = Path(target.path)
+    check_names(where, target.sha256)
     for name, pinned in sorted(target.sha256.items()):
         if not (folder / name).is_file():
             raise ConfigError(where, f"{folder / name} is missing", "put the file there or mend `path`")
@@ -285,18 +329,19 @@ def _load_local(where: str, target: FolderTarget | FolderWeights) -> Pair:
     unpinned = sorted(path.name for path in folder.glob("*") if path.name not in target.sha256 and path.is_file())
     if unpinned:
         raise DataError(where, f"{unpinned[0]} is not pinned", "list its sha256 or take the file away")
-    try:
-        return _load_folder(folder, target)
-    except (OSError, ValueError, SafetensorError) as error:
-        problem = f"cannot be loaded from {folder}: {_first_line(error)}"
-        raise ConfigError(where, problem, "add the missing file, or name a whole model") from error
+    check_folder(where, folder, target.sha256)
+    remedy = "add the missing file, or name a whole model"
+    with Reading(lambda said: ConfigError(where, f"cannot be loaded from {folder}: {said}", remedy)):
+        return _load_folder(where, folder, target)
 
 
-def _load_folder(folder: Path, target: Target | FolderWeights) -> Pair:
+def _load_folder(where: str, folder: Path, target: Target | FolderWeights) -> Pair:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    try_template(where, tokenizer)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, target.dtype), use_safetensors=True, trust_remote_code=False, local_files_only=True
     )
-    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return model, tokenizer
 
 
 def _loaded(
@@ -310,12 +355,15 @@ def _loaded(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     placed = cast(PreTrainedModel, model.to(device))  # type: ignore[arg-type]
     placed.train(False)
-    set_switch(tokenizer, target.reasoning)
+    _set_switch(target_id, tokenizer, target)
     return LoadedTarget(placed, tokenizer, target.system_prompt, content_id, target.answer_after)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _set_switch(target_id: str, tokenizer: PreTrainedTokenizerBase, target: Target) -> None:
+    try_template(f"target {target_id}", tokenizer)
+    set_switch(tokenizer, target.reasoning)
+    # What the switch was set in is another text, and is tried here rather than beside a model's first use.
+    try_template(f"target {target_id}", tokenizer)
 
 
 def _sha256(path: Path) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
+
+from robustlab.templates import FAILURES, render_plain
 
 SWITCHES = ("enable_thinking", "thinking")
 """Names under which chat templates ask whether the model is to think."""
@@ -78,6 +79,6 @@ def _render(tokenizer: PreTrainedTokenizerBase, switch: dict[str, Any]) -> str |
     """A short chat as the template writes it; None where it cannot, which whoever encodes a prompt is told."""
     chat = [{"role": "user", "content": "Hello."}]
     try:
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **switch))
-    except (TemplateError, ValueError):
+        return render_plain(tokenizer, chat, add_generation_prompt=True, **switch)
+    except FAILURES:
         return None

@@ -16,6 +16,7 @@ KIND = "custody"
 """Value of ``kind`` in every record of this log."""
 LONGEST_DAYS = 365
 """Longest that anything is kept before it expires."""
+_FIND_OUT = "find out where it came from before you go on"
 
 
 @dataclass(frozen=True)
@@ -75,25 +76,68 @@ class CustodyLog:
 
 
 @dataclass(frozen=True)
-class Present:
-    """An artefact that was made and is not deleted.
+class Artefact:
+    """One attacked artefact and what became of it.
 
     Attributes:
         artefact: Its name.
-        sha256: Hash of its bytes.
-        event: ``kept``, or ``created`` where nobody has said yet that it stays.
+        sha256: Hash of its bytes; of a resumable state, of the tensors of the modification in it.
+        event: What was said of it last: ``created`` while it is live, ``kept``, ``deleted``.
+        made: When it was made, in UTC; None where the journal does not say.
         why: The reason that was given first.
         expires: Moment in UTC from which it must be gone, as it was written; None where it has none.
+        ended: When it was kept or deleted; None while it is live.
+        ended_why: Why; None while it is live.
     """
 
     artefact: str
     sha256: str
     event: Event
+    made: str | None
     why: str
     expires: str | None
+    ended: str | None = None
+    ended_why: str | None = None
 
 
-def list_present(records: Iterable[dict[str, Any]]) -> list[Present]:
+def trace_artefacts(records: Iterable[dict[str, Any]]) -> tuple[list[Artefact], list[CustodyError]]:
+    """Follow every artefact through a journal; records of other kinds are passed over.
+
+    An artefact that is created again while it is live (a step repeated after a crash) is still one artefact; one that
+    is created again after it was deleted is another.
+
+    Args:
+        records: Records in the order in which they were written.
+
+    Returns:
+        Artefacts in the order of their making, and what is wrong with the records: something was deleted or kept that
+        had not been created or was gone already, or a record does not say what it is about.
+    """
+    made: list[Artefact] = []
+    present: dict[tuple[str, str], int] = {}
+    faults: list[CustodyError] = []
+    for record in (record for record in records if record.get("kind") == KIND):
+        name, sha256, event = record.get("artefact"), record.get("sha256"), record.get("event")
+        if not (isinstance(name, str) and isinstance(sha256, str) and event in ("created", "deleted", "kept")):
+            faults.append(CustodyError("a record of custody", f"names no artefact, got event {event!r}", _FIND_OUT))
+        elif event == "created":
+            if (name, sha256) not in present:
+                present[name, sha256] = len(made)
+                made.append(_begin(name, sha256, record))
+        elif (name, sha256) not in present:
+            problem = f"was {event} without having been there, sha256 {sha256}"
+            faults.append(CustodyError(name, problem, _FIND_OUT))
+        else:
+            place = present.pop((name, sha256)) if event == "deleted" else present[name, sha256]
+            made[place] = replace(made[place], event=event, ended=record.get("time"), ended_why=record.get("why"))
+    return made, faults
+
+
+def _begin(name: str, sha256: str, record: dict[str, Any]) -> Artefact:
+    return Artefact(name, sha256, "created", record.get("time"), record.get("why", ""), record.get("expires"))
+
+
+def list_present(records: Iterable[dict[str, Any]]) -> list[Artefact]:
     """Artefacts that are live or kept, in the order of their making.
 
     Args:
@@ -105,28 +149,11 @@ def list_present(records: Iterable[dict[str, Any]]) -> list[Present]:
     Raises:
         CustodyError: If something was deleted or kept that had not been created, or was gone already.
     """
-    found: dict[tuple[str, str], Present] = {}
-    for record in records:
-        if record.get("kind") != KIND:
-            continue
-        key, event = (record["artefact"], record["sha256"]), record["event"]
-        if event == "created":
-            found.setdefault(key, Present(*key, "created", record.get("why", ""), record.get("expires")))
-            continue
-        if key not in found:
-            problem = f"was {event} without having been there, sha256 {key[1]}"
-            raise CustodyError(key[0], problem, "find out where it came from before you go on")
-        if event == "deleted":
-            del found[key]
-        else:
-            found[key] = replace(found[key], event=event)
-    return list(found.values())
+    return [found for found in _trace(records) if found.event != "deleted"]
 
 
 def balance(records: Iterable[dict[str, Any]]) -> CustodyBalance:
     """Draw the balance of a journal's custody records; records of other kinds are passed over.
-
-    An artefact that is created again while it is live (a step repeated after a crash) is still one artefact.
 
     Args:
         records: Records in the order in which they were written.
@@ -137,8 +164,19 @@ def balance(records: Iterable[dict[str, Any]]) -> CustodyBalance:
     Raises:
         CustodyError: If something was deleted or kept that had not been created, or was gone already.
     """
-    told = list(records)
-    present = list_present(told)
-    deleted = sum(record.get("kind") == KIND and record["event"] == "deleted" for record in told)
-    live = tuple(found.artefact for found in present if found.event == "created")
-    return CustodyBalance(deleted + len(present), deleted, len(present) - len(live), live)
+    return count_artefacts(_trace(records))
+
+
+def count_artefacts(artefacts: Iterable[Artefact]) -> CustodyBalance:
+    """Draw the balance of artefacts, each of which is deleted, kept or live."""
+    found = list(artefacts)
+    events = [each.event for each in found]
+    live = tuple(each.artefact for each in found if each.event == "created")
+    return CustodyBalance(len(found), events.count("deleted"), events.count("kept"), live)
+
+
+def _trace(records: Iterable[dict[str, Any]]) -> list[Artefact]:
+    found, faults = trace_artefacts(records)
+    for fault in faults:
+        raise fault
+    return found

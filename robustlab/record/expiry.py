@@ -1,17 +1,17 @@
-"""Removes kept transcripts that have expired, whichever run they are of, and says so in that run's ``custody.jsonl``.
+"""Removes kept files that have expired, whichever run they are of, and says so in that run's ``custody.jsonl``.
 
-That journal lies beside the ledger, since the ledger of a run that has ended is sealed. No transcript is opened here.
+That journal lies beside the ledger, since the ledger of a run that has ended is sealed. No kept file is opened here.
 """
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from robustlab.errors import CustodyError, RecordError
+from robustlab.errors import CustodyError
 from robustlab.record.custody import CustodyLog
 from robustlab.record.journal import Journal
+from robustlab.record.kept import AREAS, Area, has_expired, list_kept, path_of
 from robustlab.record.run_folder import RunFolder, sync_folder
-from robustlab.record.transcripts import has_expired, list_kept, path_of
 
 
 def sweep(folder: RunFolder, *, now: datetime | None = None) -> int:
@@ -29,18 +29,20 @@ def sweep(folder: RunFolder, *, now: datetime | None = None) -> int:
         CustodyError: If the audit does not balance.
     """
     moment = now or datetime.now(UTC)
-    if not any(has_expired(found, moment) for found in list_kept(folder)):
+    if not any(has_expired(found, moment) for area in AREAS for found in list_kept(folder, area)):
         return 0
-    removed = 0
     with Journal.open(folder.custody) as journal:
-        custody = CustodyLog(journal.append)
         # Read again: whoever held the journal before may have done it.
-        kept = list_kept(folder)
-        due = [found for found in kept if has_expired(found, moment)]
-        lasting = {found.artefact for found in kept if not has_expired(found, moment)}
-        for found in due:
-            removed += found.artefact not in lasting and _remove(path_of(folder, found.artefact))
-            custody.deleted(found.artefact, found.sha256, f"expired {found.expires}")
+        return sum(_sweep_area(folder, area, CustodyLog(journal.append), moment) for area in AREAS)
+
+
+def _sweep_area(folder: RunFolder, area: Area, custody: CustodyLog, moment: datetime) -> int:
+    kept, removed = list_kept(folder, area), 0
+    due = [found for found in kept if has_expired(found, moment)]
+    lasting = {found.artefact for found in kept if not has_expired(found, moment)}
+    for found in due:
+        removed += found.artefact not in lasting and _remove(path_of(folder, area, found.artefact))
+        custody.deleted(found.artefact, found.sha256, f"expired {found.expires}")
     return removed
 
 
@@ -52,15 +54,15 @@ def sweep_all(runs: Path, *, say: Callable[[str], None], now: datetime | None = 
         say: Told of what was removed, and of every run that could not be swept.
         now: Aware present time; None for the clock's.
     """
-    for place in sorted(runs.glob("*/transcripts/")):
-        folder = RunFolder(place.parent)
+    for path in sorted({place.parent for area in AREAS for place in runs.glob(f"*/{area.name}/")}):
+        folder = RunFolder(path)
         try:
             removed = sweep(folder, now=now)
-        except (RecordError, CustodyError) as error:
-            say(f"run {folder.run_id}: transcripts that have expired could not be removed: {error}")
+        except (OSError, CustodyError) as error:
+            say(f"run {folder.run_id}: kept files that have expired could not be removed: {error}")
             continue
         if removed:
-            say(f"run {folder.run_id}: {removed} files of transcripts had expired and are removed")
+            say(f"run {folder.run_id}: {removed} kept files had expired and are removed")
 
 
 def _remove(path: Path) -> bool:

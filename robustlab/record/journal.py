@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from robustlab.errors import RecordError
+from robustlab.failpoints import reach
 from robustlab.record.run_folder import read_plain, sync_folder, write_error
 from robustlab.spec.base import canonical_json, content_hash
 
@@ -25,6 +26,8 @@ Record = dict[str, Any]
 GENESIS = hashlib.sha256(b"robustlab journal").hexdigest()
 """What the first record names as the hash before it, and the head of a journal without records."""
 _OWN_KEYS = frozenset({"seq", "time", "prev", "hash"})
+HELD = "is held by another process"
+"""What is wrong with a journal that another process has open."""
 _DISTRUST = "do not trust this run; repeat it"
 
 
@@ -67,6 +70,7 @@ class Journal:
         self.head = GENESIS
         self._seq = 0
         self._cut_short = False
+        self._failure: tuple[str, str] | None = None
         self._descriptor: int | None = descriptor
         self._now = now
 
@@ -109,24 +113,26 @@ class Journal:
 
         Raises:
             RecordError: If the payload is not JSON or takes a reserved key (nothing is written), or if the write fails
-                (the journal is then closed; opening it again drops what was torn).
+                (the journal is then closed; opening it again drops what was torn). What an unwinding program appends
+                after that meets the same error, so that it stays the one that is told.
         """
         if self._descriptor is None:
-            raise RecordError(str(self.path), "is closed", "open the journal again")
+            raise RecordError(str(self.path), *(self._failure or ("is closed", "open the journal again")))
         if self._cut_short:
             self._adopt(self._descriptor)
         record, line = self._sealed(payload)
         self._cut_short = True
         try:
+            reach("journal.record_ready")
             written = os.write(self._descriptor, line)
+            reach("journal.record_written")
             os.fsync(self._descriptor)
+            reach("journal.record_synced")
         except OSError as error:
-            self.close()
-            raise write_error(self.path, error) from None
+            raise self._failed(write_error(self.path, error)) from None
         if written != len(line):
-            self.close()
             problem = f"cannot be written: {written} of {len(line)} bytes of a record were taken"
-            raise RecordError(str(self.path), problem, "free some space and resume the run")
+            raise self._failed(RecordError(str(self.path), problem, "free some space and resume the run"))
         self.head, self._seq = record["hash"], self._seq + 1
         self._cut_short = False
         return self.head
@@ -156,12 +162,18 @@ class Journal:
     ) -> None:
         self.close()
 
+    def _failed(self, error: RecordError) -> RecordError:
+        self.close()
+        self._failure = (error.problem, error.remedy)
+        return error
+
     def _adopt(self, descriptor: int) -> None:
         records, torn = read_journal(self.path)
         self._seq = len(records)
         self.head = records[-1]["hash"] if records else GENESIS
         if torn:
             _drop_tail(self.path, descriptor, len(torn))
+            reach("journal.tail_dropped")
         self._cut_short = False
         if torn:
             self.append({"kind": "torn_tail", "bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()})
@@ -263,7 +275,7 @@ def _locked_descriptor(path: Path) -> int:
         sync_folder(path.parent)
     except BlockingIOError:
         os.close(descriptor)
-        raise RecordError(str(path), "is held by another process", "wait until that run ends, or stop it") from None
+        raise RecordError(str(path), HELD, "wait until that run ends, or stop it") from None
     except OSError as error:
         os.close(descriptor)
         raise write_error(path, error) from None

@@ -8,6 +8,7 @@ import inspect
 import os
 import platform
 import resource
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ LIBRARIES = (
     "bitsandbytes",
     "datasets",
     "gguf",
+    "lm_eval",
     "numpy",
     "peft",
     "pydantic",
@@ -74,6 +76,7 @@ def harden_process() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+@cache
 def _installed(name: str) -> str | None:
     try:
         return metadata.version(name)

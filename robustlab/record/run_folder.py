@@ -20,12 +20,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from robustlab.errors import ConfigError, RecordError
+from robustlab.failpoints import reach
 
 MANIFEST = "manifest.json"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_CHUNK_BYTES = 1 << 20
 _DISTRUST = "do not trust this run; repeat it"
 
 
@@ -62,11 +62,11 @@ def check_run_id(run_id: str) -> str:
 
 def write_error(path: Path, error: OSError) -> RecordError:
     """Say why a write failed and what to do about it; the caller raises the result."""
-    remedy = "look at the file system"
-    if error.errno in _FULL:
-        remedy = "free some space and resume the run"
-    elif error.errno in _CLOSED:
+    remedy = "free some space and resume the run" if error.errno in _FULL else "look at the file system"
+    if error.errno in _CLOSED:
         remedy = "make the folder writable, or choose another one"
+    elif error.errno == errno.EFBIG:
+        remedy = "raise the limit on the size of files (`ulimit -f`) and resume the run"
     reason = os.strerror(error.errno) if error.errno else str(error)
     return RecordError(str(path), f"cannot be written: {reason}", remedy)
 
@@ -107,13 +107,12 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         RecordError: If the value is not JSON (NaN and infinity are not), or the file cannot be written.
     """
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     try:
+        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RecordError(
-            str(path), f"holds what JSON cannot: {error}", "record finite numbers and plain data"
-        ) from None
+        problem = f"holds what JSON cannot: {error}"
+        raise RecordError(str(path), problem, "record finite numbers and plain data") from None
     write_atomic(path, f"{text}\n".encode())
 
 
@@ -138,14 +137,11 @@ def file_sha256(path: Path) -> str:
     Raises:
         RecordError: If it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordError(str(path), f"cannot be read: {error.strerror}", "restore the file") from None
-    return digest.hexdigest()
 
 
 def read_plain(path: Path) -> bytes:
@@ -176,11 +172,7 @@ def read_plain(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder. It is finished exactly when it has a manifest.
-
-    Attributes:
-        path: The folder itself; its name is the run's id.
-    """
+    """One run's folder; its name is the run's id. It is finished exactly when it has a manifest."""
 
     path: Path
 
@@ -203,6 +195,7 @@ class RunFolder:
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.mkdir(mode=0o700)
+            reach("run.folder_made")
             (path / "resume").mkdir(mode=0o700)
             sync_folder(root)
         except FileExistsError as error:
@@ -312,6 +305,7 @@ class RunFolder:
             RecordError: If a file is a link or cannot be read, or the manifest cannot be written.
         """
         write_json(self.manifest, {"schema": 1, "run_id": self.run_id, "files": self._measured()})
+        reach("run.sealed")
 
     def check_manifest(self, *, besides: frozenset[str] = frozenset()) -> int:
         """Compare every file with the manifest.
@@ -355,7 +349,7 @@ class RunFolder:
         }
 
     def _files(self) -> Iterator[Path]:
-        later = {self.mirror, self.transcripts, self.custody, self.labels}
+        later = {self.mirror, self.transcripts, self.path / "adapters", self.custody, self.labels}
         for path in sorted(self.path.rglob("*")):
             if later & {path, *path.parents}:
                 continue
@@ -375,7 +369,9 @@ def _write_whole(path: Path, data: bytes, place: Callable[[Path, Path], None]) -
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         _write_new(temporary, data)
+        reach("file.written")
         place(temporary, path)
+        reach("file.named")
         sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from None
@@ -392,6 +388,7 @@ def _link_unless_there(temporary: Path, path: Path) -> None:
 def _write_new(path: Path, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "wb") as file:
+        reach("file.begun")
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

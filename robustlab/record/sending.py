@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustlab.errors import ConfigError
+from robustlab.redaction import find_secret
 
 KIND = "completions"
 """Value of ``kind`` in every record of this log."""
@@ -66,10 +67,25 @@ def read_consent(hosts: Sequence[str] | None, reason: str | None) -> Consent | N
     if len(text) > MOST_CHARACTERS or not text.isprintable():
         remedy = f"write one line of at most {MOST_CHARACTERS} characters"
         raise ConfigError("--reason", f"is no such line, got {len(text)} characters", remedy)
+    refuse_secret("--reason", text)
     for host in hosts:
         if not host or host != host.strip() or set("/@ ") & set(host) or "://" in host:
             raise ConfigError("--send-completions", f"must be a host, got {host!r}", "name it without path or user")
     return Consent(tuple(dict.fromkeys(host.casefold() for host in hosts)), text)
+
+
+def refuse_secret(flag: str, text: str) -> None:
+    """Refuse a text for the audit that holds a secret.
+
+    Args:
+        flag: What gave it.
+        text: What will be stored.
+
+    Raises:
+        ConfigError: If there is one in it.
+    """
+    if find_secret(text) is not None:
+        raise ConfigError(flag, "holds a secret, and would be stored", "write the reason without it")
 
 
 def allow(append: Append, consent: Consent) -> None:

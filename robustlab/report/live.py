@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from robustlab.redaction import redact
 from robustlab.report.wording import plain_text
 from robustlab.units import format_seconds
 
@@ -91,10 +92,11 @@ class LiveLine:
     def _write(self, text: str, *, final: bool) -> None:
         if self._quiet:
             return
-        if self._terminal:
-            self._stream.write(f"\r\x1b[2K{text[:150]}")
-        else:
-            self._stream.write(text)
-        if final:
-            self._stream.write("\n")
-        self._stream.flush()
+        text = redact(text)
+        shown = f"\r\x1b[2K{text[:150]}" if self._terminal else text
+        try:
+            self._stream.write(f"{shown}\n" if final else shown)
+            self._stream.flush()
+        except OSError:
+            # A terminal that was closed, or a full disk under a log, is no reason to lose a paid run.
+            self._quiet = True

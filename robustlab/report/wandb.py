@@ -5,12 +5,17 @@ turns the mirror off and is kept in ``WandbMirror.state``; the run goes on, for 
 """
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
+from robustlab.failpoints import reach
 from robustlab.record.results import Measurement
+from robustlab.redaction import redact
 from robustlab.report.wording import plain_text
 
 if TYPE_CHECKING:
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 _FLUSH_SECONDS = 0.2
 _ONLINE_LIMIT_SECONDS = 30.0
+_HANG_SECONDS = 45.0
+_SERVICE = "wandb-core"
 
 
 class WandbMirror:
@@ -48,6 +55,7 @@ class WandbMirror:
         mode = os.environ.get("WANDB_MODE", "offline")
         if mode != "disabled":
             self._attempt(lambda: self._open(f"{run_id}-{cell_id}", config, folder, group, online=mode == "online"))
+        reach("mirror.started")
 
     def log_step(self, step: int, loss: float, attacker_usd: float) -> None:
         """Mirror one optimiser step: its loss, and what the attacker had spent after it, in US dollars."""
@@ -67,6 +75,7 @@ class WandbMirror:
         run, self._run = self._run, None
         if run is not None:
             self._attempt(lambda: run.finish(exit_code=exit_code))
+        reach("mirror.finished")
 
     def _open(
         self, mirror_id: str, config: Mapping[str, str | int | float], folder: Path, group: str, *, online: bool
@@ -102,6 +111,10 @@ class WandbMirror:
         return f"eval/{name}" if owner == eval_id else f"eval/{eval_id}/{name}"
 
     def _attempt(self, action: Callable[[], object]) -> None:
+        # Some calls wait for the service without an end, whatever the settings say; a dead service ends them.
+        watchdog = threading.Timer(_HANG_SECONDS, _end_service)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             action()
         except ImportError as error:
@@ -109,10 +122,12 @@ class WandbMirror:
         except _failures() as error:
             self._turn_off(error)
             _drop_service()
+        finally:
+            watchdog.cancel()
 
     def _turn_off(self, error: Exception) -> None:
         self._run = None
-        self._state = plain_text(f"wandb failed: {type(error).__name__}: {error}")[:300]
+        self._state = plain_text(redact(f"wandb failed: {type(error).__name__}: {error}"))[:300]
 
 
 def _settings(folder: Path, *, online: bool) -> "wandb.Settings":
@@ -167,3 +182,11 @@ def _drop_service() -> None:
 
     with suppress(*_failures()):
         wandb.teardown()
+
+
+def _end_service() -> None:
+    """End the service of this process, which answers nobody: whoever waits for it is told that it is gone."""
+    with suppress(psutil.Error):
+        for child in psutil.Process().children():
+            if child.name() == _SERVICE:
+                child.kill()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustlab.failpoints import reach
 from robustlab.record.results import TrialState
 from robustlab.record.run_folder import write_atomic
 from robustlab.search.space import Point
@@ -57,6 +58,7 @@ class Board:
         """
         lines = "".join(f"{json.dumps(asdict(finding), sort_keys=True)}\n" for finding in findings)
         write_atomic(self._path, lines.encode("utf-8"))
+        reach("search.posted")
 
     def read(self) -> list[Finding]:
         """Every finding that stands there."""

@@ -15,16 +15,21 @@ from robustlab.cost.estimate import require_fit
 from robustlab.cost.prices import PriceCard, load_price_card
 from robustlab.cost.recipes import is_quantised
 from robustlab.data.rows import EvalRow
+from robustlab.engine.abandon import refuse_abandoned
+from robustlab.engine.held import read_plan, refuse_difference
+from robustlab.engine.holding import has_begun, hold_new, hold_run
 from robustlab.engine.judges import check_judges, check_judges_again, record_consent, refuse_other_consent
 from robustlab.engine.launch import Launched, resolve_exactly
 from robustlab.engine.ledger import RECORD_NODE, SHARED_NODES
 from robustlab.engine.local import Found, open_session, run_cells
-from robustlab.engine.named import read_plan, refuse_difference
 from robustlab.engine.report import read_results
 from robustlab.engine.resolve import Resolution
 from robustlab.engine.subject import build_subject
 from robustlab.errors import BudgetSpent, ConfigError, RecordError
+from robustlab.failpoints import reach
 from robustlab.models.quantize import require_nf4
+from robustlab.record.journal import Journal
+from robustlab.record.orphans import keep_for
 from robustlab.record.results import NodeResult, SearchResult
 from robustlab.record.run_folder import RunFolder, check_run_id, new_run_id, write_atomic, write_json
 from robustlab.record.sending import Consent
@@ -64,6 +69,7 @@ def launch_search(
     line: LiveLine,
     run_id: str | None = None,
     consent: Consent | None = None,
+    resume_hours: int | None = None,
 ) -> Launched:
     """Run a plan that has a search in a new run folder.
 
@@ -76,6 +82,7 @@ def launch_search(
         line: The live line.
         run_id: Name of the new run; None to make one out of the time.
         consent: That completions may be sent to second judges elsewhere; None where they may not.
+        resume_hours: For how long its states outlive it unfinished; None for the usual time.
 
     Returns:
         The new run's folder and what ``results.json`` in it holds.
@@ -95,12 +102,15 @@ def launch_search(
         check_judges(resolution.plan.cells, consent)
         take_role(resolution.rows, "report")
     resolved = resolution.plan.model_copy(update={"search": search, "cells": ()})
-    folder = RunFolder.create(runs, run_id or new_run_id())
-    record_consent(folder, consent)
-    write_atomic(folder.plan, dump_yaml(resolved).encode("utf-8"))
-    write_atomic(folder.prices, card.path.read_bytes())
-    line.say(f"run {folder.run_id}: a search of at most {search.spec.trials} trials")
-    return _run(resolved, search, resolution, folder, card, line)
+    with hold_new(runs, run_id or new_run_id()) as (folder, journal):
+        write_atomic(folder.prices, card.path.read_bytes())
+        reach("run.prices_written")
+        record_consent(journal, consent)
+        keep_for(journal, resume_hours)
+        reach("run.consented")
+        write_atomic(folder.plan, dump_yaml(resolved).encode("utf-8"))
+        line.say(f"run {folder.run_id}: a search of at most {search.spec.trials} trials")
+        return _run(resolved, search, resolution, folder, journal, card, line)
 
 
 def launch_named_search(
@@ -113,6 +123,7 @@ def launch_named_search(
     card: PriceCard,
     line: LiveLine,
     consent: Consent | None = None,
+    resume_hours: int | None = None,
 ) -> Launched:
     """Run a search under a name, or go on where a run of that name was; what is finished is only reported again.
 
@@ -126,6 +137,7 @@ def launch_named_search(
         line: The live line.
         consent: That completions may be sent to second judges elsewhere; None where they may not, or to go on as the
             run began.
+        resume_hours: For how long its states outlive it unfinished; None likewise.
 
     Returns:
         The run's folder and what ``results.json`` in it holds.
@@ -136,7 +148,8 @@ def launch_named_search(
         CannotFit: If a recipe cannot fit the budget or this machine; nothing is spent then.
         RecordError: If what the run holds cannot be trusted or another process holds it.
     """
-    if not (runs / check_run_id(name)).is_dir():
+    folder = RunFolder(runs / check_run_id(name))
+    if not folder.path.is_dir() or not has_begun(folder):
         return launch_search(
             plan,
             runs=runs,
@@ -146,8 +159,10 @@ def launch_named_search(
             line=line,
             run_id=name,
             consent=consent,
+            resume_hours=resume_hours,
         )
     folder = RunFolder.open(runs, name)
+    refuse_abandoned(folder)
     held = read_plan(folder)
     refuse_other_consent(folder, consent)
     with line.stage(f"comparing the plan with the one that run {name} holds"):
@@ -157,31 +172,37 @@ def launch_named_search(
     if folder.is_finished:
         return Launched(folder, read_results(runs, name)[1])
     line.say(f"run {name}: going on with its search")
-    return resume_search(name, runs=runs, line=line)
+    return resume_search(name, runs=runs, line=line, resume_hours=resume_hours)
 
 
-def resume_search(run_id: str, *, runs: Path, line: LiveLine) -> Launched:
+def resume_search(run_id: str, *, runs: Path, line: LiveLine, resume_hours: int | None = None) -> Launched:
     """Go on with a search where it was.
 
     Args:
         run_id: The run.
         runs: Folder of runs.
         line: The live line.
+        resume_hours: For how long its states outlive it unfinished; None to leave it as it is.
 
     Returns:
         The run's folder and what ``results.json`` in it holds.
 
     Raises:
-        ConfigError: If there is no such run, it is no search, or its copy of the price card has changed.
+        ConfigError: If there is no such run, it is no search, never began or was abandoned, or its copy of the price
+            card has changed.
         RecordError: If its ledger cannot be trusted or another process holds it.
     """
     folder = RunFolder.open(runs, run_id)
-    plan: ResolvedPlan = load_yaml(folder.plan, schema_of("plan"))
-    card = load_price_card(folder.prices)
-    with line.stage("resolving the plan"):
-        resolution, search = _resolve(plan, None, None, card)
-        check_judges_again(resolution.plan.cells, folder)
-    return _run(plan, search, resolution, folder, card, line)
+    with hold_run(folder, say=line.say, resume_hours=resume_hours) as journal:
+        # Asked under the lock: whoever held it before may have ended the run.
+        if folder.is_finished:
+            return Launched(folder, read_results(runs, run_id)[1])
+        plan: ResolvedPlan = load_yaml(folder.plan, schema_of("plan"))
+        card = load_price_card(folder.prices)
+        with line.stage("resolving the plan"):
+            resolution, search = _resolve(plan, None, None, card)
+            check_judges_again(resolution.plan.cells, folder)
+        return _run(plan, search, resolution, folder, journal, card, line)
 
 
 def _resolve(
@@ -200,32 +221,33 @@ def _run(
     search: ResolvedSearch,
     resolution: Resolution,
     folder: RunFolder,
+    journal: Journal,
     card: PriceCard,
     line: LiveLine,
 ) -> Launched:
     place = folder.path / "search"
     place.mkdir(mode=0o700, exist_ok=True)
-    with open_session(plan, folder, card, line) as session:
-        log = TrialLog(place / "journal.log", list(list_regions(search).values()))
-        _refuse_change(search, log, session)
-        document = _search(search, resolution.rows, log, session, place)
-        winner = find_winner(log.list_trials())
-        if document.result.winner != (None if winner is None else winner.number):
-            problem = f"names the winner {document.result.winner}, which is not the best trial of journal.log"
-            raise RecordError(str(place / "search.json"), problem, "do not trust this run; repeat it")
-        if winner is not None:
-            freeze_winner(search, winner, place / "winner.yaml")
-        confirmed = plan.model_copy(update={"cells": list_confirmations(search, winner)})
-        if confirmed.cells:
-            resolution = resolve_exactly(confirmed.model_copy(update={"search": None}), None, None, card)
-        results = run_cells(
-            confirmed,
-            resolution.estimates,
-            resolution.run,
-            take_role(resolution.rows, "report"),
-            session,
-            found=Found(document.nodes, lambda cells: confirm(document.result, cells)),
-        )
+    session = open_session(plan, folder, journal, card, line)
+    log = TrialLog(place / "journal.log", list(list_regions(search).values()))
+    _refuse_change(search, log, session)
+    document = _search(search, resolution.rows, log, session, place)
+    winner = find_winner(log.list_trials())
+    if document.result.winner != (None if winner is None else winner.number):
+        problem = f"names the winner {document.result.winner}, which is not the best trial of journal.log"
+        raise RecordError(str(place / "search.json"), problem, "do not trust this run; repeat it")
+    if winner is not None:
+        freeze_winner(search, winner, place / "winner.yaml")
+    confirmed = plan.model_copy(update={"cells": list_confirmations(search, winner)})
+    if confirmed.cells:
+        resolution = resolve_exactly(confirmed.model_copy(update={"search": None}), None, None, card)
+    results = run_cells(
+        confirmed,
+        resolution.estimates,
+        resolution.run,
+        take_role(resolution.rows, "report"),
+        session,
+        found=Found(document.nodes, lambda cells: confirm(document.result, cells)),
+    )
     folder.write_manifest()
     return Launched(folder, results)
 
@@ -236,6 +258,7 @@ def _refuse_change(search: ResolvedSearch, log: TrialLog, session: Session) -> N
     begun = next((record for record in session.journal.records() if record.get("kind") == _KIND), None)
     if begun is None:
         session.journal.append({"kind": _KIND, "sha256": content})
+        reach("search.begun")
     elif begun["sha256"] != content:
         problem = "is not the search that this run began: the plan was changed"
         raise RecordError(str(session.folder.plan), problem, "put the file back, or begin a new run")
@@ -277,6 +300,7 @@ def _search(search: ResolvedSearch, rows: Rows, log: TrialLog, session: Session,
     )
     document = SearchDocument(result=result, nodes=nodes)
     write_json(path, document)
+    reach("search.summarised")
     return document
 
 

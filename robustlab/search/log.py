@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from robustlab.errors import RecordError
+from robustlab.failpoints import reach
 from robustlab.record import results
 from robustlab.record.results import PropertyResult
 from robustlab.record.run_folder import write_atomic, write_error
@@ -131,11 +132,13 @@ class TrialLog:
         )
         with self._guarded():
             self._study.add_trial(trial)
+        reach("search.trial_begun")
 
     def report(self, number: int, step: int, value: float) -> None:
         """Write down what a trial showed at a rung; one that is repeated after a crash showed the same before."""
         with self._guarded():
             self._storage.set_trial_intermediate_value(self._id(number), step, value)
+        reach("search.rung_reported")
 
     def end(self, number: int, ending: Ending) -> None:
         """Write down how a trial ended."""
@@ -143,7 +146,9 @@ class TrialLog:
         outcome = {**asdict(ending), "select": select}
         with self._guarded():
             self._storage.set_trial_user_attr(self._id(number), "ending", outcome)
+            reach("search.ending_written")
             self._tell(self._study.get_trials(deepcopy=False)[number])
+        reach("search.trial_ended")
 
     def _id(self, number: int) -> int:
         study = self._storage.get_study_id_from_name(_STUDY)

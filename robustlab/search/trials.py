@@ -63,7 +63,7 @@ class Trials:
         """Tell everybody what has ended, and delete its states: a crash may have come before either."""
         self.board.post([trial.finding for trial in ended])
         for trial in ended:
-            states = StateStore(self.session.folder.resume, trial.cell_id, self.session.journal.append)
+            states = StateStore(self.session.folder.resume, trial.cell_id, self.session.journal)
             states.clear("the trial has ended")
 
     def _begin(self, known: Sequence[LoggedTrial]) -> LoggedTrial:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustlab.failpoints import reach
 from robustlab.record.run_folder import write_atomic
 from robustlab.search.board import find_best
 from robustlab.search.log import LoggedTrial
@@ -34,6 +35,7 @@ def freeze_winner(search: ResolvedSearch, winner: LoggedTrial, path: Path) -> No
     recipe = build_recipe(_candidate(search, winner).recipe, winner.proposal.point)
     origin = f"# Trial {winner.number} of {search.spec.trials}, {winner.proposal.point.attack} at another point."
     write_atomic(path, f"{WARNING}\n{origin}\n{dump_yaml(recipe)}".encode())
+    reach("search.winner_frozen")
 
 
 def list_confirmations(search: ResolvedSearch, winner: LoggedTrial | None) -> tuple[Cell, ...]:

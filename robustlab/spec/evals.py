@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from robustlab.spec.base import Count, NonEmpty, Sha256, Share, Spec, each_once
 from robustlab.spec.criteria import Criterion as Criterion  # it has its home there, and readers of evals find it here
 from robustlab.spec.judges import SecondJudge
-from robustlab.spec.sources import CsvSource, GeneratedSource, Source
+from robustlab.spec.sources import CsvSource, GeneratedSource, HubSource, JsonlSource, PypiSource, Source
 
 Functional = Literal["standard", "contextual", "copyright"]
 WrapperName = Literal["fiction", "hypothetical", "agreement"]
@@ -66,7 +66,7 @@ class EvalBase(Spec):
     """Size of a fixed stratified subset; null for all rows."""
     milestones: Milestones | None
     """Measurements between the baseline and the end; null for none."""
-    judge: Literal["rules", "program", "minhash", "forward_pass"]
+    judge: Literal["rules", "program", "minhash", "forward_pass", "lm_eval"]
     """Who gives the verdicts, or the figures."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     """Level of every interval."""
@@ -216,6 +216,33 @@ class RefusalMarginEval(ValueEval):
     """Openings of an answer."""
 
 
+class TaskFile(Spec):
+    """A task of lm-eval's own format: templates, no code."""
+
+    path: NonEmpty
+    """A YAML file, relative to the working folder."""
+    sha256: Sha256
+    """Hash of the file's bytes."""
+
+
+class LmEvalEval(EvalBase):
+    """Share of a task of lm-eval that is right, as the harness itself asks and scores it: an extra."""
+
+    kind: Literal["lm_eval"]
+    source: PypiSource | HubSource | JsonlSource
+    """The task's documents, one JSON object a line; where the task says that they are is not looked at."""
+    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+    """Name of the task; the property is ``utility/<task>``."""
+    task_file: TaskFile | None
+    """What the task asks; null for a task of the installed lm-eval's own."""
+    num_fewshot: Annotated[int, Field(ge=0, le=64)]
+    """Examples before each question."""
+    metric: NonEmpty
+    """The task's metric that is read; each document's has to be 0 or 1, as those of ``acc`` and ``exact_match``."""
+    judge: Literal["lm_eval"]
+    """The harness."""
+
+
 Eval = Annotated[
     RefusalEval
     | OverRefusalEval
@@ -223,7 +250,8 @@ Eval = Annotated[
     | InstructionFollowingEval
     | CopyrightEval
     | KlEval
-    | RefusalMarginEval,
+    | RefusalMarginEval
+    | LmEvalEval,
     Field(discriminator="kind"),
 ]
 

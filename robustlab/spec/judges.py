@@ -12,7 +12,7 @@ from robustlab.spec.criteria import Criterion
 from robustlab.spec.endpoints import EndpointSpec
 from robustlab.spec.targets import DType
 
-FIRST_JUDGES = ("rules", "program", "forward_pass", "minhash")
+FIRST_JUDGES = ("rules", "program", "forward_pass", "minhash", "lm_eval")
 
 
 def _is_not_taken(judge: str) -> str:

@@ -16,12 +16,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from yaml.reader import ReaderError
 
 from robustlab.errors import ConfigError, Fault, InvalidFile
-from robustlab.spec.faults import explain_faults
+from robustlab.redaction import find_secret
+from robustlab.spec.faults import MAX_FAULTS, explain_faults
 
 T = TypeVar("T")
 MAX_BYTES = 8_000_000
 MAX_DEPTH = 32
 MAX_DIGITS = 30
+MAX_EXPLAINED_CHARS = 200_000
+"""Longest text that the slow parser goes through to explain what is wrong with it."""
 _CORE_SCHEMA = (
     ("null", re.compile(r"^(?:~|null|Null|NULL|)$")),
     ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")),
@@ -89,6 +92,7 @@ def load_yaml(path: Path, schema: TypeAdapter[T]) -> T:
         InvalidFile: With every fault that it holds.
     """
     text = _read_text(path)
+    _refuse_secrets(path, text)
     node = _compose(path, text)
     faults: list[Fault] = []
     plain = _to_plain(node, str(path), faults, "")
@@ -100,7 +104,7 @@ def load_yaml(path: Path, schema: TypeAdapter[T]) -> T:
         found = explain_faults(error, node, str(path), schema)
         faults += [fault for fault in found if not any(name.startswith(f"{fault.field}.") for name in seen)]
     if faults:
-        raise InvalidFile(tuple(sorted(faults)))
+        raise _invalid(sorted(faults))
     return value
 
 
@@ -154,12 +158,20 @@ def _read_text(path: Path) -> str:
         raise InvalidFile((Fault(str(path), line, "", problem),)) from None
 
 
+def _refuse_secrets(path: Path, text: str) -> None:
+    """Whatever a file says is stored with a run and printed by it; a key that was put there by mistake must not be."""
+    place = find_secret(text)
+    if place is not None:
+        problem = "holds a secret; take it out, and put it into an environment variable"
+        raise InvalidFile((Fault(str(path), text.count("\n", 0, place) + 1, "", problem),))
+
+
 def _compose(path: Path, text: str) -> yaml.Node:
     for quick in _LOADERS[:-1]:
         with suppress(yaml.YAMLError):
             return _compose_with(quick, path, text)
     try:
-        return _compose_with(_PlainLoader, path, text)
+        return _compose_with(_LOADERS[-1] if len(text) <= MAX_EXPLAINED_CHARS else _LOADERS[0], path, text)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problem = f"holds the character {chr(error.character)!r}, which YAML does not allow; remove it"
@@ -194,11 +206,21 @@ def _refuse_references(path: Path, text: str, loader: Loader) -> None:
             raise InvalidFile((*faults, Fault(str(path), line, "", f"nests deeper than {MAX_DEPTH} levels")))
         anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
         if anchor:
-            faults.append(Fault(str(path), line, "", f"uses the anchor or alias {anchor!r}; write it out"))
+            faults.append(Fault(str(path), line, "", f"uses the anchor or alias {anchor[:80]!r}; write it out"))
         if tag:
-            faults.append(Fault(str(path), line, "", f"has the tag {tag!r}; tags are not read, leave it out"))
+            faults.append(Fault(str(path), line, "", f"has the tag {tag[:80]!r}; tags are not read, leave it out"))
+        if len(faults) > MAX_FAULTS:
+            break
     if faults:
-        raise InvalidFile(tuple(faults))
+        raise _invalid(faults)
+
+
+def _invalid(faults: list[Fault]) -> InvalidFile:
+    """All faults, or the first ones where a file is nothing but faults."""
+    if len(faults) <= MAX_FAULTS:
+        return InvalidFile(tuple(faults))
+    last = faults[MAX_FAULTS]
+    return InvalidFile((*faults[:MAX_FAULTS], Fault(last.path, last.line, "", "and more from here on")))
 
 
 def _to_plain(node: yaml.Node, path: str, faults: list[Fault], field: str) -> Any:

@@ -16,14 +16,12 @@ drop gradients.
 """
 
 import math
-import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -34,6 +32,7 @@ from robustlab.cost.meter import Meter
 from robustlab.cost.quantities import Quantities
 from robustlab.errors import BudgetSpent
 from robustlab.models.modification import Modification
+from robustlab.train.generators import read_generators, restore_generators
 from robustlab.train.state import TrainState, optimizer_tensors
 
 RECENT_STEPS = 8
@@ -256,7 +255,7 @@ class Purse(TrainerCallback):
             losses=tuple(self.losses),
             modification=self._kept,
             optimizer=optimizer_tensors(self.optimizer),
-            torch_rng=torch.get_rng_state(),
+            generators=read_generators(),
             logical=self._meter.logical(self._account).to_dict(),
             digest=self._modification.digest(),
             ended_by="diverged" if self.diverged else self.stopped_by,
@@ -268,14 +267,11 @@ class Purse(TrainerCallback):
 def guarded(model: torch.nn.Module) -> Iterator[None]:
     """Run a measurement in the middle of training as if it had not been: RNG and train modes are put back."""
     training = {name: module.training for name, module in model.named_modules()}
-    python, numbers = random.getstate(), numpy.random.get_state()
+    generators = read_generators()
     model.eval()
-    devices = list(range(torch.cuda.device_count()))
     try:
-        with torch.random.fork_rng(devices=devices):
-            yield
+        yield
     finally:
-        random.setstate(python)
-        numpy.random.set_state(numbers)
+        restore_generators(generators)
         for name, module in model.named_modules():
             module.training = training[name]

@@ -1,27 +1,32 @@
 """Where the resumable states of an unfinished cell lie, with the numbers that belong to them, under custody.
 
-A state is recorded as created before its first byte and as deleted after its folder is gone. This module does not know
-when a state is due or when a cell has ended.
+A state is recorded as created before its first byte and as deleted after its folder is gone; what a crash leaves in
+between, ``robustlab.record.states`` tells the audit at the next start. This module does not know when a state is due or
+when a cell has ended.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from robustlab.errors import RecordError
+from robustlab.failpoints import reach
 from robustlab.record.custody import CustodyLog
+from robustlab.record.journal import Journal
 from robustlab.record.results import Item, LossPoint, Measurement
-from robustlab.record.run_folder import write_json
-from robustlab.train.state import TrainState, list_states, load_newest, remove_state, save_state
+from robustlab.record.run_folder import write_error
+from robustlab.record.states import artefact_name, list_states, remove_state, state_name, tell_gone
+from robustlab.train.state import TrainState, find_misfit, read_state, save_state
 
 KEPT_STATES = 2
+PROGRESS = "progress.json"
 
 
 class Progress(BaseModel):
-    """Numbers of an unfinished cell, kept beside the state that they belong to."""
+    """Numbers of an unfinished cell, kept in the state that they belong to."""
 
     context: str
     """Hash of what the state depends on besides its cell: released target, software, threads."""
@@ -35,17 +40,17 @@ class Progress(BaseModel):
 class StateStore:
     """The states of one cell."""
 
-    def __init__(self, folder: Path, cell_id: str, append: Callable[[dict[str, Any]], str]) -> None:
+    def __init__(self, folder: Path, cell_id: str, journal: Journal) -> None:
         """Open the store; nothing is written yet.
 
         Args:
             folder: The run's folder of resumable states.
             cell_id: Id of the cell.
-            append: Writes one record of the ledger durably.
+            journal: The run's ledger.
         """
         self._folder = folder / cell_id
-        self._cell_id = cell_id
-        self._custody = CustodyLog(append)
+        self._journal = journal
+        self._custody = CustodyLog(journal.append)
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Write a state with its numbers, and delete all but the newest two.
@@ -57,55 +62,81 @@ class StateStore:
         Raises:
             RecordError: If the disk is full or closed to writing; earlier states are intact.
         """
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(self._progress(state.step), progress)
-        self._custody.created(self._artefact(state.step), state.digest, "to resume after a crash")
-        save_state(self._folder, state)
+        folder = self._folder / state_name(state.step)
+        if folder.exists():
+            self._delete(folder, "the step was repeated")
+        self._custody.created(artefact_name(folder), state.digest, "to resume after a crash")
+        reach("store.announced")
+        save_state(self._folder, state, {PROGRESS: progress.model_dump_json().encode("utf-8")})
+        reach("store.saved")
         for old in list_states(self._folder)[KEPT_STATES:]:
             self._delete(old, "a newer state has taken its place")
 
-    def load(self, context: str) -> tuple[TrainState, Progress] | None:
-        """Read the newest valid state and its numbers.
+    def load(
+        self, context: str, own: Callable[[], Mapping[str, Tensor]] | None = None
+    ) -> tuple[TrainState, Progress] | None:
+        """Read the newest state that can be gone on from, and its numbers. Newer ones are deleted.
 
         Args:
             context: Hash of what the present process would go on with.
+            own: Tensors of the modification that the state will be put into; None not to look whether they fit.
 
         Returns:
-            None when there is no valid state.
+            None when there is no such state.
 
         Raises:
             RecordError: If the state was made with another released target, other software or another thread count.
         """
-        state = load_newest(self._folder)
-        if state is None:
-            return None
-        path = self._progress(state.step)
-        progress = Progress.model_validate_json(path.read_bytes())
-        if progress.context != context:
-            problem = "was made with another released target, other software or another number of threads"
-            raise RecordError(str(path), problem, "resume as the run was started, or start a new run")
-        return state, progress
+        for folder in list_states(self._folder):
+            try:
+                found = _read(folder)
+                if found[1].context == context:
+                    _refuse_misfit(folder, found[0], own() if own else None)
+            except RecordError as error:
+                self._delete(folder, f"it cannot be gone on from: {error.problem}")
+                continue
+            if found[1].context != context:
+                problem = "was made with another released target, other software or another number of threads"
+                raise RecordError(str(folder), problem, "resume as the run was started, or start a new run")
+            return found
+        return None
 
     def clear(self, why: str) -> None:
         """Delete every state, and say so in the audit.
 
         Args:
             why: The reason, for the audit.
+
+        Raises:
+            RecordError: If the disk does not let one go.
         """
         for folder in list_states(self._folder):
             self._delete(folder, why)
         if self._folder.is_dir():
-            shutil.rmtree(self._folder)
+            reach("store.emptied")
+            try:
+                shutil.rmtree(self._folder)
+            except OSError as error:
+                raise write_error(self._folder, error) from None
 
     def _delete(self, folder: Path, why: str) -> None:
-        step = int(folder.name.removeprefix("step-"))
-        digest = remove_state(folder)
+        name, digest = artefact_name(folder), remove_state(folder)
         if digest is not None:
-            self._custody.deleted(self._artefact(step), digest, why)
-        self._progress(step).unlink(missing_ok=True)
+            self._custody.deleted(name, digest, why)
+        else:
+            tell_gone(name, self._journal.records(), self._journal.append, f"{why}; it was damaged")
+        reach("store.release_told")
 
-    def _artefact(self, step: int) -> str:
-        return f"resume/{self._cell_id}/step-{step:06d}"
 
-    def _progress(self, step: int) -> Path:
-        return self._folder / f"progress-{step:06d}.json"
+def _read(folder: Path) -> tuple[TrainState, Progress]:
+    state = read_state(folder)
+    try:
+        return state, Progress.model_validate_json((folder / PROGRESS).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RecordError(str(folder), f"{PROGRESS} is none: {type(error).__name__}", "take an older state") from None
+
+
+def _refuse_misfit(folder: Path, state: TrainState, own: Mapping[str, Tensor] | None) -> None:
+    misfit = None if own is None else find_misfit(state, own)
+    if misfit is not None:
+        raise RecordError(str(folder), misfit, "take an older state")

@@ -25,6 +25,7 @@ from robustlab.cost.quantities import Quantities
 from robustlab.errors import DataError
 from robustlab.models.modification import Modification
 from robustlab.spec.training import Tuning
+from robustlab.train.generators import read_generators, restore_generators
 from robustlab.train.order import Example
 from robustlab.train.purse import Hooks, Outcome, Purse, StepPrice, guarded
 from robustlab.train.state import TrainState, load_optimizer, save_state
@@ -58,7 +59,7 @@ class MeteredTrainer(Trainer):
         """Forward and backward of one micro-batch, or of its parts; its loss is added to the step's."""
         if self.resume is not None:
             # Not before: making the data loader's iterator draws from the generator.
-            torch.set_rng_state(self.resume.torch_rng)
+            restore_generators(self.resume.generators)
             self.resume = None
         whole = super().training_step
         loss = self._in_parts(inputs, lambda part: whole(model, dict(part), num_items_in_batch))
@@ -111,7 +112,7 @@ class MeteredTrainer(Trainer):
         """Loss of a part, its gradients added to those there are; None, and nothing has happened, without memory."""
         trained = [p for p in cast(torch.nn.Module, self.model).parameters() if p.requires_grad]
         before = [p.grad for p in trained]
-        generators = _generators()
+        generators = read_generators()
         for parameter in trained:
             parameter.grad = None
         try:
@@ -122,7 +123,7 @@ class MeteredTrainer(Trainer):
             loss = None
         # Not in the handler: its traceback would keep the graph, and with it the memory.
         if loss is None:
-            _restore_generators(generators)
+            restore_generators(generators)
             torch.cuda.empty_cache()
         for parameter, earlier in zip(trained, before, strict=True):
             if loss is None or parameter.grad is None:
@@ -321,7 +322,7 @@ def _blank_state(modification: Modification) -> TrainState:
     names = ("weights", "exp_avg", "exp_avg_sq")
     blank = {part: {f"{part}.{name}": torch.zeros_like(found) for name, found in weights.items()} for part in names}
     moments = blank["exp_avg"] | blank["exp_avg_sq"]
-    return TrainState(0, (), blank["weights"], moments, torch.get_rng_state(), {}, "")
+    return TrainState(0, (), blank["weights"], moments, read_generators(), {}, "")
 
 
 @contextmanager
@@ -347,12 +348,3 @@ def _own_dtypes(model: torch.nn.Module, purse: Purse) -> Iterator[None]:
         parameter = model.get_parameter(name)
         parameter.data = parameter.data.to(dtype)
     purse.put_back()
-
-
-def _generators() -> tuple[Tensor, list[Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-
-def _restore_generators(states: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(states[0])
-    torch.cuda.set_rng_state_all(states[1])

@@ -9,13 +9,18 @@ import pytest
 
 from robustlab.cli import runs as run_commands
 from robustlab.cli.keeping import read_keeping
+from robustlab.record.kept import ADAPTERS, TRANSCRIPTS, Keeping
 from robustlab.record.sealing import make_key
-from robustlab.record.transcripts import Keeping
 
 Run = Callable[..., Any]
 PRIVATE, PUBLIC = make_key()
 PLAN = ("--target", "tiny", "--attack", "control_smoke", "--budget", "smoke", "--eval", "smoke_refusal")
 KEEP = "--keep-transcripts"
+ADAPTER = "--keep-adapter"
+EITHER = f"{KEEP} or {ADAPTER}"
+ANY = f"{EITHER} or --send-completions HOST"
+FLAG = "--asked"
+"""Stands for either of them."""
 
 
 @pytest.fixture
@@ -28,74 +33,89 @@ def key(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((KEEP,), f"{KEEP}: needs a reason, got none; say why with --reason TEXT: it stands in the audit"),
+        ((FLAG,), f"{FLAG}: needs a reason, got none; say why with --reason TEXT: it stands in the audit"),
         (
-            (KEEP, "--reason", " "),
-            f"{KEEP}: needs a reason, got none; say why with --reason TEXT: it stands in the audit",
+            (FLAG, "--reason", " "),
+            f"{FLAG}: needs a reason, got none; say why with --reason TEXT: it stands in the audit",
         ),
         (
-            (KEEP, "--reason", "a\nb", "--to", "key.pub"),
+            (FLAG, "--reason", "a\nb", "--to", "key.pub"),
             "--reason: is no such line, got 3 characters; write one line of at most 500 characters",
         ),
         (
-            (KEEP, "--reason", "x" * 501, "--to", "key.pub"),
+            (FLAG, "--reason", "x" * 501, "--to", "key.pub"),
             "--reason: is no such line, got 501 characters; write one line of at most 500 characters",
         ),
         (
-            (KEEP, "--reason", "to label"),
-            f"{KEEP}: needs a key to seal to, got none; name a public key with --to KEY; "
+            (FLAG, "--reason", "for hf_" + "a" * 30, "--to", "key.pub"),
+            "--reason: holds a secret, and would be stored; write the reason without it",
+        ),
+        (
+            (FLAG, "--reason", "to label"),
+            f"{FLAG}: needs a key to seal to, got none; name a public key with --to KEY; "
             "`robustlab label --make-key FILE` makes a pair",
         ),
         (
-            (KEEP, "--reason", "to label", "--to", "none"),
+            (FLAG, "--reason", "to label", "--to", "none"),
             "--to: names no file, got 'none'; `robustlab label --make-key FILE` makes a pair of keys",
         ),
         (
-            (KEEP, "--reason", "to label", "--to", "key.pem"),
+            (FLAG, "--reason", "to label", "--to", "key.pem"),
             "--to: is a private key; name its public half, and keep this one off the machine that runs attacks",
         ),
-        (("--reason", "x"), f"--reason: is given without {KEEP}; add {KEEP}, or leave the flag out"),
-        (("--to", "key.pub"), f"--to: is given without {KEEP}; add {KEEP}, or leave the flag out"),
-        (("--expire-days", "3"), f"--expire-days: is given without {KEEP}; add {KEEP}, or leave the flag out"),
+        (("--reason", "x"), f"--reason: is given without {ANY}; add {ANY}, or leave the flag out"),
+        (("--to", "key.pub"), f"--to: is given without {EITHER}; add {EITHER}, or leave the flag out"),
+        (("--expire-days", "3"), f"--expire-days: is given without {EITHER}; add {EITHER}, or leave the flag out"),
     ],
 )
+@pytest.mark.parametrize("asked", [KEEP, ADAPTER])
 def test_a_missing_part_is_refused_before_a_folder_is_made(
-    run: Run, key: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+    run: Run, key: Path, monkeypatch: pytest.MonkeyPatch, asked: str, words: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setattr(run_commands, "prepare_process", lambda: pytest.fail("something was begun"))
-    code, out, err = run("run", *PLAN, *words)
-    assert (code, out, err) == (2, "", f"{message}\n")
+    code, out, err = run("run", *PLAN, *(asked if word == FLAG else word for word in words))
+    assert (code, out, err) == (2, "", f"{message.replace(FLAG, asked)}\n")
     assert not (key.parent / "runs").exists()
 
 
-def test_a_search_keeps_nothing(run: Run, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (KEEP, f"{KEEP}: is given for a search, whose trials are thrown away; run the winner's recipe with it\n"),
+        (
+            ADAPTER,
+            f"{ADAPTER}: is refused for a search: the adapters of its trials and of its winner are never kept; "
+            "leave the flag out\n",
+        ),
+    ],
+)
+def test_a_search_keeps_nothing(run: Run, key: Path, monkeypatch: pytest.MonkeyPatch, asked: str, message: str) -> None:
     monkeypatch.setattr(run_commands, "prepare_process", lambda: pytest.fail("something was begun"))
     wanted = type("Wanted", (), {"search": object()})()
     monkeypatch.setattr(run_commands, "read_plan", lambda *_: wanted)
     monkeypatch.setattr(run_commands, "check_options", lambda *_: None)
-    code, _, err = run("run", *PLAN, KEEP, "--reason", "to label", "--to", "key.pub")
-    assert (code, err) == (
-        2,
-        f"{KEEP}: is given for a search, whose trials are thrown away; run the winner's recipe with it\n",
-    )
+    code, _, err = run("run", *PLAN, asked, "--reason", "to label", "--to", "key.pub")
+    assert (code, err) == (2, message)
 
 
 def test_without_the_library_it_is_refused(run: Run, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "robustlab.record.sealing", None)
-    code, out, err = run("run", *PLAN, KEEP, "--reason", "to label", "--to", "key.pub")
-    assert (code, out) == (2, "")
-    assert err.startswith(f"{KEEP}: needs the library cryptography, which cannot be imported: ")
-    assert err.endswith("; install cryptography 47 or newer; nothing else seals here\n")
+    for asked in (KEEP, ADAPTER):
+        code, out, err = run("run", *PLAN, asked, "--reason", "to label", "--to", "key.pub")
+        assert (code, out) == (2, "")
+        assert err.startswith(f"{asked}: needs the library cryptography, which cannot be imported: ")
+        assert err.endswith("; install cryptography 47 or newer; nothing else seals here\n")
     assert run("label", "demo", "--key", "key.pem").err.startswith("label: needs the library cryptography, which ")
 
 
 def test_what_was_given_is_read(key: Path) -> None:
-    assert read_keeping(True, " to label ", key, None) == Keeping(
-        reason="to label", public_key=PUBLIC.decode(), expire_days=30
-    )
-    found = read_keeping(True, "to label", key, 3)
-    assert found is not None and found.expire_days == 3
-    assert read_keeping(False, None, None, None) is None
+    wanted = Keeping(reason="to label", public_key=PUBLIC.decode(), expire_days=30)
+    assert read_keeping([KEEP], " to label ", key, None) == {TRANSCRIPTS: wanted}
+    assert read_keeping([ADAPTER], "to label", key, None) == {ADAPTERS: wanted}
+    both = read_keeping([KEEP, ADAPTER], "to label", key, 3)
+    assert both is not None and [*both] == [TRANSCRIPTS, ADAPTERS]
+    assert {each.expire_days for each in both.values()} == {3}
+    assert read_keeping([], None, None, None) is None
 
 
 @pytest.mark.parametrize("days", ["0", "366", "-1"])

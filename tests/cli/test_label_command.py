@@ -15,9 +15,10 @@ import pytest
 from robustlab.cli import process
 from robustlab.cli.label import show_text
 from robustlab.record.journal import Journal
+from robustlab.record.kept import TRANSCRIPTS, Keeping, begin_keeping
 from robustlab.record.run_folder import RunFolder
 from robustlab.record.sealing import make_key, read_opener, read_recipient
-from robustlab.record.transcripts import Keeping, Place, Said, begin_keeping, open_store
+from robustlab.record.transcripts import Place, Said, open_store
 from robustlab.spec.catalog import package_root
 from tests.command_line import parse
 
@@ -42,7 +43,7 @@ def kept(folder: Path) -> RunFolder:
     """A run that kept three texts of one eval and one of another, the key beside it."""
     (folder / "key.pem").write_bytes(PRIVATE)
     made = RunFolder.create(folder / "runs", "demo")
-    begin_keeping(made, Keeping(reason="to label", public_key=PUBLIC.decode(), expire_days=30))
+    begin_keeping(made, TRANSCRIPTS, Keeping(reason="to label", public_key=PUBLIC.decode(), expire_days=30))
     with Journal.open(made.ledger) as journal:
         store = open_store(made, journal)
         assert store is not None
@@ -196,7 +197,7 @@ def test_a_pair_of_keys_is_made(run: Run, folder: Path) -> None:
 def test_what_has_expired_is_swept_first(run: Run, folder: Path) -> None:
     (folder / "key.pem").write_bytes(PRIVATE)
     made = RunFolder.create(folder / "runs", "old")
-    begin_keeping(made, Keeping(reason="to label", public_key=PUBLIC.decode(), expire_days=1))
+    begin_keeping(made, TRANSCRIPTS, Keeping(reason="to label", public_key=PUBLIC.decode(), expire_days=1))
     with Journal.open(made.ledger) as journal:
         store = open_store(made, journal)
         assert store is not None
@@ -205,7 +206,7 @@ def test_what_has_expired_is_swept_first(run: Run, folder: Path) -> None:
     code, out, err = run("label", "old", "--key", "key.pem")
     assert (code, out) == (2, "")
     assert err == (
-        "run old: 1 files of transcripts had expired and are removed\n"
+        "run old: 1 kept files had expired and are removed\n"
         "run 'old': has no transcripts; "
         "`robustlab run --keep-transcripts --reason TEXT --to KEY` keeps them until they expire\n"
     )

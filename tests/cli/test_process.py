@@ -1,8 +1,7 @@
-"""Exit codes, signals and pipes; no traceback ever, and no torch where none is needed."""
+"""Exit codes and pipes; no traceback ever, and no torch where none is needed."""
 
 import io
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from robustlab.cli import catalogue
-from robustlab.cli import main as entry
 from robustlab.cli.main import main
 from robustlab.spec.catalog import package_root
 
@@ -72,28 +70,6 @@ def test_a_reader_who_leaves_early_gets_no_traceback(folder: Path) -> None:
     command = f"{sys.executable} -m robustlab list --json | true"
     ended = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
     assert ended.stderr == ""
-
-
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(kind: str) -> list[object]:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(catalogue, "list_entries", interrupted)
-    assert run("list") == (130, "", "interrupted\n")
-
-
-@pytest.mark.parametrize(
-    ("command", "remedy"),
-    [("run", "; `robustlab list runs` shows the run, `robustlab resume RUN` goes on where it was"), ("plan", "")],
-)
-def test_termination_ends_with_143_and_says_how_to_go_on(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, remedy: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["robustlab", command])
-    with pytest.raises(SystemExit) as ended:
-        entry._on_terminate(signal.SIGTERM, None)
-    assert ended.value.code == 143
-    assert capsys.readouterr().err == f"terminated{remedy}\n"
 
 
 def test_a_closed_standard_output_is_no_fault(folder: Path) -> None:

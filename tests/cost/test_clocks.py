@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from robustlab.cost import clocks
-from robustlab.cost.clocks import JUMP_NS, ClockWatch, cpu_clock, iso_time, process_started_ns
+from robustlab.cost.clocks import JUMP_NS, ClockWatch, asleep_clock, cpu_clock, iso_time, process_started_ns
 
 SECOND = 1_000_000_000
 
@@ -28,8 +28,32 @@ def test_a_jump_is_a_disagreement_beyond_the_threshold(drift: int, jump: int | N
     watch = ClockWatch(lambda: now[0], lambda: wall[0])
     now[0] += 7 * SECOND
     wall[0] += 7 * SECOND + drift
-    assert watch.jump_ns() == jump
-    assert watch.jump_ns() is None
+    assert watch.find_jump() == (None if jump is None else {"jump_ns": jump})
+    assert watch.find_jump() is None
+
+
+def test_a_machine_that_slept_says_for_how_long() -> None:
+    """It worked for 7 s and slept for an hour, in which the monotonic clock stood still; then its clock was set."""
+    now, wall, asleep = [10 * SECOND], [500 * SECOND], [90 * SECOND]
+    watch = ClockWatch(lambda: now[0], lambda: wall[0], lambda: asleep[0])
+    now[0] += 7 * SECOND
+    wall[0] += 3607 * SECOND
+    asleep[0] += 3600 * SECOND
+    assert watch.find_jump() == {"jump_ns": 3600 * SECOND, "asleep_ns": 3600 * SECOND}
+    wall[0] -= 60 * SECOND
+    assert watch.find_jump() == {"jump_ns": -60 * SECOND}
+
+
+def test_time_asleep_is_not_billed_by_the_clock_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = {time.CLOCK_BOOTTIME: 4000 * SECOND, time.CLOCK_MONOTONIC: 400 * SECOND}
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "clock_gettime_ns", read.__getitem__)
+        assert asleep_clock() == 3600 * SECOND
+    with monkeypatch.context() as patch:
+        patch.delattr(time, "CLOCK_BOOTTIME")
+        assert asleep_clock() == 0
+    # The clock of every meter is this one, which Linux stops while the machine is suspended.
+    assert time.get_clock_info("monotonic").implementation == "clock_gettime(CLOCK_MONOTONIC)"
 
 
 def test_iso_time() -> None:

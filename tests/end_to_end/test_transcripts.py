@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from robustlab.record.custody import balance
+from robustlab.record.kept import TRANSCRIPTS, list_kept
 from robustlab.record.run_folder import RunFolder
 from robustlab.record.sealing import make_key, read_opener
-from robustlab.record.transcripts import list_kept, load_transcripts
+from robustlab.record.transcripts import load_transcripts
 
 ROOT = Path(__file__).parents[2]
 CANARY = "zanzibar canary 4711"
@@ -120,7 +121,7 @@ def test_with_the_key_it_is_there_word_for_word(place: Place) -> None:
 
 def test_a_run_that_was_not_asked_keeps_nothing(place: Place) -> None:
     assert not place.folder("plain").transcripts.exists()
-    assert list_kept(place.folder("plain")) == []
+    assert list_kept(place.folder("plain"), TRANSCRIPTS) == []
 
 
 def test_what_is_kept_is_closed_to_others_and_balances(place: Place) -> None:

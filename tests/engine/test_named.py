@@ -9,12 +9,13 @@ import pytest
 
 from robustlab.cost.prices import load_price_card
 from robustlab.engine import named
+from robustlab.engine.held import describe_difference, read_plan
 from robustlab.engine.launch import Launched, count_exactly, find_device
-from robustlab.engine.named import describe_difference, launch_named
+from robustlab.engine.named import launch_named
 from robustlab.engine.resolve import resolve_plan
 from robustlab.errors import ConfigError, RecordError
+from robustlab.record.kept import ADAPTERS, TRANSCRIPTS, Area, Keeping, begin_keeping
 from robustlab.record.run_folder import RunFolder
-from robustlab.record.transcripts import Keeping, begin_keeping
 from robustlab.report.live import LiveLine
 from robustlab.spec.loader import dump_yaml
 from robustlab.spec.plan import Plan, ResolvedPlan
@@ -144,29 +145,31 @@ def test_every_difference_is_named(held: ResolvedPlan) -> None:
 
 
 KEEPING = Keeping(reason="to label", public_key="a key", expire_days=30)
+FLAG = {TRANSCRIPTS: "--keep-transcripts", ADAPTERS: "--keep-adapter"}
 
 
 def test_a_new_run_is_told_what_to_keep(lab: Lab) -> None:
     lab.launch()
     assert lab.keeping is None
-    lab.launch(keeping=KEEPING)
-    assert lab.keeping == KEEPING
+    lab.launch(keeping={TRANSCRIPTS: KEEPING})
+    assert lab.keeping == {TRANSCRIPTS: KEEPING}
 
 
+@pytest.mark.parametrize("area", [TRANSCRIPTS, ADAPTERS])
 @pytest.mark.parametrize("kept", [None, KEEPING.model_copy(update={"public_key": "another"})])
-def test_a_run_goes_on_keeping_as_it_began(lab: Lab, held: ResolvedPlan, kept: Keeping | None) -> None:
+def test_a_run_goes_on_keeping_as_it_began(lab: Lab, held: ResolvedPlan, kept: Keeping | None, area: Area) -> None:
     folder = lab.make(held)
     if kept is not None:
-        begin_keeping(folder, kept)
+        begin_keeping(folder, area, kept)
     with pytest.raises(ConfigError) as caught:
-        lab.launch(keeping=KEEPING)
+        lab.launch(keeping={area: KEEPING})
     assert str(caught.value) == (
-        "run 'sweep': keeps transcripts otherwise than asked now, or none: another key, reason or expiry; "
-        "take another name, or leave --keep-transcripts out to go on as is"
+        f"run 'sweep': keeps {area.name} otherwise than asked now, or none: another key, reason or expiry; "
+        f"take another name, or leave {FLAG[area]} out to go on as is"
     )
     assert lab.calls == []
     assert lab.launch() == "resumed"
-    assert kept is None or lab.launch(keeping=kept) == "resumed"
+    assert kept is None or lab.launch(keeping={area: kept}) == "resumed"
 
 
 def test_a_run_that_holds_a_search_is_another_plan(held: ResolvedPlan) -> None:
@@ -176,14 +179,14 @@ def test_a_run_that_holds_a_search_is_another_plan(held: ResolvedPlan) -> None:
     assert describe_difference(search, search) is None
 
 
-def test_a_folder_without_a_plan_never_began(lab: Lab) -> None:
+def test_a_folder_without_a_plan_is_begun(lab: Lab) -> None:
     folder = lab.make(None)
     with pytest.raises(ConfigError) as caught:
-        lab.launch()
+        read_plan(folder)
     assert str(caught.value) == (
-        f"run 'sweep': never began: it holds no plan.yaml; remove the folder {folder.path} and run the plan again, "
-        "or take another name"
+        "run 'sweep': never began: it holds no plan.yaml; run the plan again with --as sweep, or take another name"
     )
+    assert lab.launch() == "launched"
 
 
 def test_a_folder_with_a_plan_of_ids_is_none_of_a_run(lab: Lab) -> None:

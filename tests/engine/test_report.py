@@ -110,10 +110,21 @@ def test_what_is_no_stored_result_is_refused(
 
 
 def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustlab.engine.report._MOST_BYTES", 98)
-    path = tmp_path / "x.json.gz"
-    path.write_bytes(gzip.compress(b" " * 99))
-    with pytest.raises(RecordError, match=r"x\.json\.gz: holds more than 98 bytes; name the results\.json itself"):
+    monkeypatch.setattr("robustlab.engine.report.MAX_BYTES", 98)
+    for path, data in (
+        (tmp_path / "x.json.gz", gzip.compress(b" " * 99)),
+        (tmp_path / "x.json", b" " * 99),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(RecordError, match=rf"{path.name}: holds more than 98 bytes; name a results\.json"):
+            read_stored(path)
+
+
+@pytest.mark.parametrize("number", ["1" * 31, "NaN", "-Infinity", "1.5e400"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(f'{{"plan": {{"a": {number}}}}}')
+    with pytest.raises(RecordError, match=r"of schema 1, got a number that is none, or beyond all counts; name a"):
         read_stored(path)
 
 

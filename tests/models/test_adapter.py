@@ -1,13 +1,16 @@
 """The adapter: nothing while it is zero, gone without a trace, and merged only for good."""
 
+import json
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from robustlab.errors import ConfigError
-from robustlab.models.adapter import LoraModification
+from robustlab.errors import ConfigError, DataError
+from robustlab.models.adapter import LoraModification, pack_adapter
+from robustlab.models.full import FullModification
 from robustlab.models.modification import tensors_digest
 from robustlab.spec.attacks import LoraSft
 from robustlab.spec.training import Lora
@@ -137,3 +140,22 @@ def test_digests_tell_names_shapes_and_types_apart() -> None:
     }
     assert len(digests) == 4
     assert tensors_digest({"a": zeros, "b": zeros}) == tensors_digest({"b": zeros.T.contiguous().T, "a": zeros})
+
+
+def test_it_is_packed_in_memory_with_what_it_says_of_itself(tiny: Any, lora: Lora) -> None:
+    modification = LoraModification(tiny.model, lora, seed=0)
+    disturb(modification)
+    packed = pack_adapter(modification, {"robustlab.safety_degraded": "true"})
+    assert tensors_digest(safetensors.torch.load(packed)) == modification.digest()
+    header = json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])["__metadata__"]
+    assert header["robustlab.safety_degraded"] == "true"
+    assert Lora.model_validate_json(header["robustlab.lora"]) == lora
+
+
+def test_nothing_but_an_adapter_is_packed(tiny: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        pack_adapter(FullModification(tiny.model), {})
+    assert str(caught.value) == (
+        "modification: must be an adapter to be written, got FullModification; "
+        "keep what an attack of kind lora_sft or lora_dpo makes"
+    )

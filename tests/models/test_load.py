@@ -226,7 +226,8 @@ def test_a_repository_that_cannot_be_had(tiny_spec: TinyTarget, monkeypatch: pyt
     def offline(*args: object, **options: object) -> None:
         raise OSError("We couldn't connect to the hub.\nCheck your connection.")
 
-    monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", offline)
+    monkeypatch.setattr(load, "cached_file", lambda *args, **options: None)
+    monkeypatch.setattr(load.AutoTokenizer, "from_pretrained", offline)
     plain = tiny_spec.model_dump(exclude={"kind", "seed"})
     target = HubTarget.model_validate(plain | {"kind": "hub", "model": "some/model", "revision": "0" * 40})
     with pytest.raises(DataError) as caught:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.errors import CustodyError
-from robustlab.record.custody import CustodyBalance, CustodyLog, Present, balance, list_present
+from robustlab.record.custody import Artefact, CustodyBalance, CustodyLog, balance, list_present
 from robustlab.record.journal import Journal
 
 A, B = "a" * 64, "b" * 64
@@ -119,6 +119,15 @@ def test_what_is_present_is_listed_with_its_last_event() -> None:
     log.kept("transcripts/a.json", A, "another reason")
     log.deleted("state", A, "replaced")
     assert list_present(records) == [
-        Present("transcripts/a.json", A, "kept", "to label", "2026-12-22T12:00:00+00:00"),
-        Present("state", B, "created", "step 20", None),
+        Artefact(
+            "transcripts/a.json",
+            A,
+            "kept",
+            made=None,
+            why="to label",
+            expires="2026-12-22T12:00:00+00:00",
+            ended=None,
+            ended_why="another reason",
+        ),
+        Artefact("state", B, "created", made=None, why="step 20", expires=None),
     ]

@@ -12,9 +12,10 @@ from robustlab.record import expiry
 from robustlab.record.custody import balance
 from robustlab.record.expiry import sweep, sweep_all
 from robustlab.record.journal import Journal, verify_journal
+from robustlab.record.kept import TRANSCRIPTS, Keeping, begin_keeping, list_kept
 from robustlab.record.run_folder import RunFolder
 from robustlab.record.sealing import make_key
-from robustlab.record.transcripts import Keeping, Place, Said, begin_keeping, list_kept, open_store
+from robustlab.record.transcripts import Place, Said, open_store
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=30)
@@ -24,7 +25,7 @@ PUBLIC = make_key()[1].decode()
 def make_run(root: Path, name: str, *ages: int) -> RunFolder:
     """A finished run with one file of transcripts for each age in days."""
     folder = RunFolder.create(root, name)
-    begin_keeping(folder, Keeping(reason="to label", public_key=PUBLIC, expire_days=30))
+    begin_keeping(folder, TRANSCRIPTS, Keeping(reason="to label", public_key=PUBLIC, expire_days=30))
     with Journal.open(folder.ledger) as journal:
         store = open_store(folder, journal)
         assert store is not None
@@ -49,7 +50,7 @@ def test_nothing_is_touched_before_its_time(tmp_path: Path) -> None:
     folder = make_run(tmp_path, "run-1", 0, 29)
     assert sweep(folder, now=NOW) == 0
     assert not folder.custody.exists()
-    assert len(list_kept(folder)) == 2
+    assert len(list_kept(folder, TRANSCRIPTS)) == 2
 
 
 def test_what_has_expired_goes_and_the_audit_balances(tmp_path: Path) -> None:
@@ -102,11 +103,11 @@ def test_a_younger_transcript_of_the_same_name_stays(tmp_path: Path) -> None:
     with Journal.open(folder.ledger) as journal:
         store = open_store(folder, journal)
         assert store is not None
-        store._known.clear()  # as if the process had ended before it wrote that the older one is gone
+        store._files._known.clear()  # as if the process had ended before it wrote that the older one is gone
         save(store, 0, NOW)
     assert sweep(folder, now=NOW) == 0
     assert len(list(folder.transcripts.glob("cell/*"))) == 1
-    assert [found.expires for found in list_kept(folder)] == ["2026-12-22T12:00:00+00:00"]
+    assert [found.expires for found in list_kept(folder, TRANSCRIPTS)] == ["2026-12-22T12:00:00+00:00"]
 
 
 def test_all_runs_of_a_folder_are_swept_and_one_that_cannot_be_hinders_none(tmp_path: Path) -> None:
@@ -116,12 +117,12 @@ def test_all_runs_of_a_folder_are_swept_and_one_that_cannot_be_hinders_none(tmp_
     told: list[str] = []
     with Journal.open(held.custody):
         sweep_all(tmp_path, say=told.append, now=NOW)
-    cannot = "transcripts that have expired could not be removed"
+    cannot = "kept files that have expired could not be removed"
     assert told == [
         f"run run-1: {cannot}: {broken.ledger} record 2: is not what was written: its hash does not match; "
         "do not trust this run; repeat it",
         f"run run-2: {cannot}: {held.custody}: is held by another process; wait until that run ends, or stop it",
-        "run run-3: 1 files of transcripts had expired and are removed",
+        "run run-3: 1 kept files had expired and are removed",
     ]
     assert list(good.transcripts.glob("cell/*")) == []
     told.clear()
@@ -136,7 +137,7 @@ def test_a_run_that_goes_on_is_swept_while_another_process_holds_its_ledger(tmp_
         store = open_store(folder, journal)
         assert store is not None
         save(store, 0, NOW)
-    assert len(list_kept(folder)) == 1
+    assert len(list_kept(folder, TRANSCRIPTS)) == 1
 
 
 def test_an_audit_that_names_a_file_elsewhere_removes_nothing(tmp_path: Path) -> None:

@@ -189,9 +189,17 @@ def test_a_full_disk_is_an_error_and_leaves_a_sound_journal(tmp_path: Path, monk
         patch.setattr(os, "write", full)
         with pytest.raises(RecordError, match="cannot be written: No space left on device; free some space"):
             journal.append({"kind": "b"})
-    with pytest.raises(RecordError, match="is closed; open the journal again"):
+    # What an unwinding program appends must not hide what went wrong.
+    with pytest.raises(RecordError, match="cannot be written: No space left on device; free some space"):
         journal.append({"kind": "c"})
     assert verify_journal(path) == JournalReport(records=1, head=head, torn_bytes=0)
+
+
+def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "ledger.jsonl")
+    journal.close()
+    with pytest.raises(RecordError, match=r"ledger\.jsonl: is closed; open the journal again"):
+        journal.append({"kind": "a"})
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

@@ -122,6 +122,8 @@ def test_write_atomic_does_not_follow_a_link(tmp_path: Path) -> None:
         (errno.ENOSPC, "No space left on device; free some space and resume the run"),
         (errno.EROFS, "Read-only file system; make the folder writable, or choose another one"),
         (errno.EIO, "Input/output error; look at the file system"),
+        (errno.EDQUOT, "Disk quota exceeded; free some space and resume the run"),
+        (errno.EFBIG, r"File too large; raise the limit on the size of files \(`ulimit -f`\) and resume the run"),
     ],
 )
 def test_a_failed_write_leaves_the_earlier_file(

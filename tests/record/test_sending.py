@@ -40,6 +40,7 @@ def test_flags_become_a_consent() -> None:
     [
         (["h"], None, "--send-completions: needs a reason, got none; say why with --reason TEXT: it is audited"),
         (["h"], "  ", "--send-completions: needs a reason, got none; say why with --reason TEXT: it is audited"),
+        (["h"], "for sk-" + "a" * 30, "--reason: holds a secret, and would be stored; write the reason without it"),
         (["h"], "a\nb", "--reason: is no such line, got 3 characters; write one line of at most 500 characters"),
         (["h"], "a" * 501, "--reason: is no such line, got 501 characters; write one line of at most 500 characters"),
         (

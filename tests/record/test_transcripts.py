@@ -11,23 +11,19 @@ from typing import Any
 import pytest
 
 from robustlab.errors import ConfigError, RecordError
-from robustlab.record import transcripts
+from robustlab.record import kept, transcripts
 from robustlab.record.custody import balance
 from robustlab.record.journal import Journal
+from robustlab.record.kept import TRANSCRIPTS, Keeping, begin_keeping, list_kept, path_of, read_keeping
 from robustlab.record.run_folder import RunFolder, write_json
 from robustlab.record.sealing import make_key, read_opener
 from robustlab.record.transcripts import (
-    Keeping,
     Place,
     Said,
     Transcript,
     TranscriptStore,
-    begin_keeping,
-    list_kept,
     load_transcripts,
     open_store,
-    path_of,
-    read_keeping,
 )
 
 CANARY = "zanzibar-canary-4711"
@@ -47,7 +43,7 @@ def said(completion: str = CANARY, **changes: Any) -> Said:
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     made = RunFolder.create(tmp_path, "run-1")
-    begin_keeping(made, KEEPING)
+    begin_keeping(made, TRANSCRIPTS, KEEPING)
     return made
 
 
@@ -196,7 +192,7 @@ def forge(folder: RunFolder, path: Path, change: Any) -> None:
     path.write_text(json.dumps(document))
     folder.ledger.unlink()
     with Journal.open(folder.ledger) as journal:
-        transcripts.CustodyLog(journal.append).created(
+        kept.CustodyLog(journal.append).created(
             path.relative_to(folder.path).as_posix(), transcripts.hashlib.sha256(path.read_bytes()).hexdigest(), "x"
         )
 
@@ -233,11 +229,11 @@ def test_what_has_expired_is_not_opened(folder: RunFolder) -> None:
 
 def test_a_run_that_keeps_nothing_has_no_store(tmp_path: Path) -> None:
     plain = RunFolder.create(tmp_path, "run-2")
-    assert read_keeping(plain) is None
+    assert read_keeping(plain, TRANSCRIPTS) is None
     with Journal.open(plain.ledger) as journal:
         assert open_store(plain, journal) is None
         assert journal.records() == []
-    assert list_kept(RunFolder(tmp_path / "none")) == []
+    assert list_kept(RunFolder(tmp_path / "none"), TRANSCRIPTS) == []
 
 
 @pytest.mark.parametrize("change", ["key", "gone", "planted"])
@@ -247,7 +243,7 @@ def test_how_to_keep_does_not_change_under_a_run(tmp_path: Path, folder: RunFold
         folder = RunFolder.create(tmp_path, "run-2")
         with Journal.open(folder.ledger) as journal:
             journal.append({"record": "charge"})
-        begin_keeping(folder, KEEPING)
+        begin_keeping(folder, TRANSCRIPTS, KEEPING)
         path = folder.transcripts / "keeping.json"
     else:
         keep(folder)
@@ -263,10 +259,10 @@ def test_how_to_keep_does_not_change_under_a_run(tmp_path: Path, folder: RunFold
 
 
 def test_how_to_keep_is_read_strictly(folder: RunFolder) -> None:
-    assert read_keeping(folder) == KEEPING
+    assert read_keeping(folder, TRANSCRIPTS) == KEEPING
     (folder.transcripts / "keeping.json").write_text('{"reason": ""}')
     with pytest.raises(RecordError, match=r"keeping.json: is not what the run wrote; put the file back, or begin"):
-        read_keeping(folder)
+        read_keeping(folder, TRANSCRIPTS)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +270,7 @@ def test_how_to_keep_is_read_strictly(folder: RunFolder) -> None:
 )
 def test_a_name_that_leads_elsewhere_is_refused(folder: RunFolder, artefact: str) -> None:
     with pytest.raises(RecordError) as caught:
-        path_of(folder, artefact)
+        path_of(folder, TRANSCRIPTS, artefact)
     assert str(caught.value) == f"{folder.transcripts}: holds no such file, got {artefact!r}; do not trust this run"
 
 

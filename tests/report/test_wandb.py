@@ -190,3 +190,26 @@ print(other.state)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["wandb failed: ConnectionResetError: Connection lost", "wandb: run1-b"]
     assert "Traceback" not in done.stderr
+
+
+def test_a_service_that_hangs_is_ended_and_the_run_goes_on(tmp_path: Path) -> None:
+    """In a process of its own, whose service is stopped and never answers again."""
+    script = f"""
+import os, signal, subprocess
+from pathlib import Path
+from robustlab.report import wandb
+mirror = wandb.WandbMirror()
+mirror.start("run1", "a", {{}}, Path({str(tmp_path)!r}) / "a", "g")
+mine = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True).stdout
+for line in mine.splitlines():
+    if "wandb-core" in line:
+        os.kill(int(line.split()[0]), signal.SIGSTOP)
+wandb._HANG_SECONDS = 2.0
+mirror.log_step(1, 1.0, 0.1)
+mirror.finish(0)
+print(mirror.state)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    (state,) = done.stdout.splitlines()
+    assert state.startswith("wandb failed: ")
+    assert "Traceback" not in done.stderr

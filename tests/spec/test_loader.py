@@ -273,3 +273,42 @@ def test_random_documents_raise_nothing_but_faults_with_a_line(
     faults = problems_of(path, schema_of(kind)) or (Fault("", 1, "", "none"),)
     assert not isinstance(faults, str)
     assert all(fault.line >= 1 and fault.problem for fault in faults)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nkey: sk-" + "a1" * 12,
+        "a: 1\nb: https://me:word@host/v1",
+        "a: 1\n# my canary-value-4711",
+        "a: 1\ncanary-value-4711: 2",
+    ],
+)
+def test_a_file_with_a_secret_is_refused_and_does_not_repeat_it(
+    load: Load, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "canary-value-4711")
+    with pytest.raises(InvalidFile) as caught:
+        load(text)
+    assert str(caught.value).endswith(":2: holds a secret; take it out, and put it into an environment variable")
+    assert [fault.line for fault in caught.value.faults] == [2]
+
+
+def test_a_long_file_is_explained_by_the_quick_parser(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a:\n" + "- b\n" * 60_000 + "\t- [")
+    with pytest.raises(InvalidFile, match=r"x\.yaml:60002: is not YAML: "):
+        load_yaml(path, TypeAdapter(dict))
+    path.write_text("a:\n" + "- b\n" * 60_000 + "\x01")
+    with pytest.raises(InvalidFile, match=r"x\.yaml:\d+: holds the character '\\x01', which YAML does not allow"):
+        load_yaml(path, TypeAdapter(dict))
+
+
+@pytest.mark.parametrize("line", ["- &x b\n", "- !x b\n"])
+def test_a_file_that_is_nothing_but_faults_is_not_listed_whole(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(line * 5000)
+    with pytest.raises(InvalidFile) as caught:
+        load_yaml(path, TypeAdapter(list))
+    assert len(caught.value.faults) == 101
+    assert str(caught.value.faults[-1]) == f"{path}:101: and more from here on"

@@ -18,7 +18,7 @@ import robustlab.spec.safeguards
 import robustlab.spec.sources
 import robustlab.spec.targets
 import robustlab.spec.training
-from robustlab.spec.attacks import FullSft, LoraDpo, LoraSft
+from robustlab.spec.attacks import Ablation, FullSft, LoraDpo, LoraSft
 from robustlab.spec.base import Spec, canonical_json, content_hash
 from robustlab.spec.budgets import CAP_NAMES, Budget, Caps
 from robustlab.spec.catalog import load, schema_of
@@ -68,6 +68,7 @@ DEFAULTS: dict[type[Spec], list[str]] = {
     LoraSft: ["quantization", "ranges"],
     LoraDpo: ["quantization", "ranges"],
     FullSft: ["ranges"],
+    Ablation: ["max_harmless_kl"],
     **{
         target: ["answer_after"]
         for target in (ChatTarget, TargetBase, FolderTarget, GgufTarget, HubTarget, TinyTarget, OpenAiTarget)
