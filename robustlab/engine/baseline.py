@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
+from robustlab.cost.job import WAVE_TOKENS
 from robustlab.cost.meter import Meter
 from robustlab.data import chat, lm_tasks, references
 from robustlab.data.rows import EvalRow
@@ -39,7 +40,7 @@ from robustlab.measure import (
 from robustlab.measure.bench import Bench
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import measure_rows
-from robustlab.models import generate, reasoning, scores
+from robustlab.models import generate, growing, reasoning, scores, waves
 from robustlab.models.load import LoadedTarget
 from robustlab.record.provenance import collect_versions, source_fingerprint
 from robustlab.record.results import AccountCost
@@ -224,6 +225,7 @@ def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
             "checks": [repr(row.check) for row in rows],
             "prompts": [chat.encode_prompt(target.tokenizer, row.prompt, target.system_prompt) for row in rows],
             "versions": collect_versions(threads=torch.get_num_threads(), device=target.device_name),
+            "wave_tokens": WAVE_TOKENS,
             "source": source_fingerprint(
                 judge,
                 deflection,
@@ -243,6 +245,8 @@ def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
                 lm_tasks,
                 lm_eval,
                 generate,
+                growing,
+                waves,
                 reasoning,
                 scores,
                 chat,

@@ -12,6 +12,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
+_COUNTING_PLACES = frozenset({"mpt"})
+_BY_LENGTH = frozenset({"dynamic", "longrope"})
+
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # a hook of transformers has no types
     """One layer of a wave, with room for the tokens that are still to come."""
@@ -70,9 +73,25 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # a hook of 
 
 
 def keeps_all_tokens(config: PreTrainedConfig) -> bool:
-    """Whether every layer of a model's cache holds the keys and values of all tokens, and nothing else."""
+    """Whether every layer of a model's cache holds the keys and values of all tokens, and nothing else.
+
+    Args:
+        config: The model's.
+
+    Returns:
+        False too where a key depends on more than its own token and position: on the length of what is read at once
+        (dynamic rotary scaling), or on its place in the batch, filler counted (MPT's linear biases).
+    """
     layers = DynamicCache(config=config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    is_plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return is_plain and config.model_type not in _COUNTING_PLACES and not _rope_types(config) & _BY_LENGTH
+
+
+def _rope_types(config: PreTrainedConfig) -> set[object]:
+    """Kinds of rotary scaling that a config names, for all layers together or for each kind of layer."""
+    named = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    parts = [named, *(part for part in named.values() if isinstance(part, dict))]
+    return {part.get("rope_type") for part in parts}
 
 
 def repeat_cache(config: PreTrainedConfig, cache: DynamicCache, rows: int) -> DynamicCache:

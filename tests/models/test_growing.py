@@ -1,7 +1,8 @@
 """A wave's keys and values in one buffer: what a concatenated cache holds, wherever its rows and parts came from."""
 
+import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, MistralConfig
+from transformers import DynamicCache, LlamaConfig, MistralConfig, MptConfig
 
 from robustlab.models.growing import GrowingLayer, gather_caches, keeps_all_tokens, repeat_cache
 
@@ -69,3 +70,16 @@ def test_copies_of_a_row_leave_it_as_it_is() -> None:
 def test_only_caches_that_keep_every_token_are_gathered() -> None:
     assert keeps_all_tokens(CONFIG)
     assert not keeps_all_tokens(MistralConfig(num_hidden_layers=2, sliding_window=4))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "linear"])
+def test_keys_that_depend_on_what_else_is_read_are_not(kind: str) -> None:
+    config = LlamaConfig(num_hidden_layers=2)
+    config.rope_parameters = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}
+    assert keeps_all_tokens(config) == (kind == "linear")
+    config.rope_parameters = {"full_attention": {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}}
+    assert keeps_all_tokens(config) == (kind == "linear")
+
+
+def test_biases_that_count_filler_are_not() -> None:
+    assert not keeps_all_tokens(MptConfig(n_layers=2, d_model=8, n_heads=2))
