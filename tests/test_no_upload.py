@@ -11,7 +11,7 @@ from robustlab.spec.attacks import LoraSft
 PACKAGE = Path(robustlab.__file__).parent
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 WRITES = ("upload_", "create_repo", "create_commit", "create_branch", "create_pull_request", "push_to_hub", "hub_token")
-READS = {"snapshot_download", "hf_hub_download", "HfApi", "constants", "utils"}
+READS = {"StrictDataclassError", "snapshot_download", "hf_hub_download", "HfApi", "constants", "utils"}
 
 
 def names_of(tree: ast.AST) -> list[tuple[int, str]]:

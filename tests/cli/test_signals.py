@@ -32,16 +32,16 @@ with leaving_on_signals():
 """
 HANGS = """
 with leaving_on_signals():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     finally:
         time.sleep(60)
 """
 SWALLOWS = """
 with leaving_on_signals():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except SystemExit:
         pass
@@ -74,6 +74,12 @@ print("done")
 Ended = tuple[int, str, str, float]
 
 
+def answer_all() -> None:
+    """In the child: whoever runs the tests in the background has some signals ignored, and children inherit that."""
+    for number in signals.WORDS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def send(
     folder: Path, body: str, numbers: Sequence[int], words: Sequence[str] = (), before: Callable[[], None] | None = None
 ) -> Ended:
@@ -85,7 +91,7 @@ def send(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=before,
+        preexec_fn=before or answer_all,
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     started = time.monotonic()
@@ -172,5 +178,12 @@ def test_signals_are_given_back_after_the_block() -> None:
 def test_before_there_is_something_to_unwind_ctrl_c_ends_it_without_a_word() -> None:
     code = "import robustlab.__main__, signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_DFL)"
     environment = {**os.environ, "PYTHONPATH": str(package_root())}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=answer_all,
+    )
     assert ended.stdout == "True\n"

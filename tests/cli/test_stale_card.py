@@ -10,7 +10,7 @@ import pytest
 
 from robustlab.cli import money, runs
 from robustlab.cost.prices import load_price_card
-from robustlab.engine import ledger, reconcile, reconciliation
+from robustlab.engine import holding, ledger, reconcile, reconciliation
 from robustlab.record.run_folder import RunFolder
 
 Run = Callable[..., Any]
@@ -37,6 +37,7 @@ def test_resume_warns_before_it_goes_on(run: Run, card: Path, monkeypatch: pytes
     # A stand-in, since the module itself loads torch.
     stand_in = SimpleNamespace(resume_run=lambda run_id, runs, line: launched)
     monkeypatch.setitem(sys.modules, "robustlab.engine.launch", stand_in)
+    monkeypatch.setattr(holding, "require_resumable", lambda folder: None)
     monkeypatch.setattr(runs, "prepare_process", lambda: None)
     monkeypatch.setattr(runs, "print_results", lambda found, as_json: None)
     code, _, err = run("resume", RUN_ID)

@@ -96,6 +96,8 @@ def end_in(name):
     return end
 
 def child(name, words):
+    # Ignored where the tests run in the background, and inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, kind in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{name}.{kind}", os.O_WRONLY | os.O_CREAT, 0o600), number)
     if name in ("fault", "crash", "killed", "stopped"):

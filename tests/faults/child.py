@@ -162,7 +162,9 @@ def _be_the_command(
     code = 70
     try:
         os.setpgid(0, 0)
+        # Whoever runs the tests in the background has some of them ignored, and children inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _enter(place, extra)
         _redirect(place.root / OUTPUT)
