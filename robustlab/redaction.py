@@ -1,7 +1,8 @@
 """Keeps secrets out of what is written: messages, logs and stored configurations.
 
 A secret is the value of an environment variable whose name says so (``HF_TOKEN``, ``WANDB_API_KEY``), a text that has
-the form of a well-known kind of key, or the user and password in a URL. This module knows nothing of who writes.
+the form of a well-known kind of key, what follows ``Bearer``, or the user, password or key in a URL. This module knows
+nothing of who writes.
 """
 
 import os
@@ -14,11 +15,17 @@ SHORTEST = 12
 _NAME = re.compile(
     r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(?:_(?:ID|VALUE|BASE64))?$", re.IGNORECASE
 )
+_PARAMETERS = ("api_key", "api-key", "apikey", "token", "access_token", "auth_token", "secret", "password")
 _FORM = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"hf_[A-Za-z0-9]{20,}|(?:sk|rk|pk)-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}"
     r"|glpat-[A-Za-z0-9_-]{20,}|xox[a-z]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}|AIza[A-Za-z0-9_-]{35}|wandb_v1_[A-Za-z0-9_]{20,}"
-    r")|(?<=://)[^/\s@]+(?=@)|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    # A word after "bearer" is one where it has a digit in it or is longer than words are.
+    r")|(?<=(?i:bearer) )(?:(?=[A-Za-z._~+/-]*[0-9])[\w.~+/-]{12,}|[\w.~+/-]{32,})=*"
+    r"|(?<=://)[^/\s@]+(?=@)"
+    rf"|(?:{'|'.join(f'(?<=[?&](?i:{name})=)' for name in _PARAMETERS)})[^\s&#\"'<>]{{6,}}"
+    # One without an end was cut: all that is left of the text may be of it.
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"
 )
 
 

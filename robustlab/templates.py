@@ -15,8 +15,9 @@ import select
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -34,10 +35,14 @@ TRIAL_BYTES = 512 << 20
 """Memory that a trial may ask for beside what this process has."""
 _WALL_SECONDS = 60.0
 _STATM = Path("/proc/self/statm")
+SWITCHES = ("enable_thinking", "thinking")
+"""Names under which chat templates ask whether the model is to think."""
+_SETTINGS: tuple[dict[str, bool], ...] = ({}, *({name: value} for name in SWITCHES for value in (True, False)))
+_HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REMEDY = "do not use these files, or replace the template"
 _PASSED: set[str] = set()
 Message = dict[str, str]
-Render = Callable[[Sequence[Message], bool], str]
+Render = Callable[[Sequence[Message], bool, Mapping[str, bool]], str]
 
 FAILURES = (
     ArithmeticError,
@@ -107,14 +112,16 @@ def try_template(where: str, tokenizer: Templated) -> None:
     digest = hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
     if digest in _PASSED:
         return
-    fault = _try_in_child(lambda chat, opens: render_plain(tokenizer, chat, add_generation_prompt=opens))
+    fault = _try_in_child(
+        lambda chat, opens, switch: render_plain(tokenizer, chat, add_generation_prompt=opens, **switch)
+    )
     if fault is not None:
         raise ConfigError(where, f"its chat template {fault}", _REMEDY)
     _PASSED.add(digest)
 
 
 def render_plain(tokenizer: Templated, chat: Sequence[Message], *, add_generation_prompt: bool, **switch: Any) -> str:
-    """Render a conversation without any limit; for what ``try_template`` or ``render_bounded`` guards."""
+    """Render a conversation without any limit; for what ``try_template`` or ``render_limited`` guards."""
     return str(
         tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=add_generation_prompt, **switch)
     )
@@ -137,14 +144,38 @@ def render_bounded(where: str, tokenizer: Templated, chat: Sequence[Message], *,
     """
     try_template(where, tokenizer)
     try:
-        with _limited_time():
-            text = render_plain(tokenizer, chat, add_generation_prompt=add_generation_prompt)
-    except _TooLong:
-        raise ConfigError(where, f"its chat template {_describe_time()}", _REMEDY) from None
+        return render_limited(where, tokenizer, chat, add_generation_prompt=add_generation_prompt)
+    except ConfigError:
+        raise
     except FAILURES as error:
         roles = ", ".join(message["role"] for message in chat)
         problem = f"its chat template refuses a conversation of {roles}: {type(error).__name__}"
         raise ConfigError(where, problem, "try system_prompt: null or template") from None
+
+
+def render_limited(
+    where: str, tokenizer: Templated, chat: Sequence[Message], *, add_generation_prompt: bool, **switch: bool
+) -> str:
+    """Render a conversation in this process with limits on time and length; where the template fails, so does this.
+
+    Args:
+        where: Named in errors.
+        tokenizer: Its template was tried before.
+        chat: The conversation.
+        add_generation_prompt: As for ``render_bounded``.
+        **switch: What else the template is told, of ``SWITCHES``.
+
+    Returns:
+        The text.
+
+    Raises:
+        ConfigError: If the template passes a limit.
+    """
+    try:
+        with _limited_time():
+            text = render_plain(tokenizer, chat, add_generation_prompt=add_generation_prompt, **switch)
+    except _TooLong:
+        raise ConfigError(where, f"its chat template {_describe_time()}", _REMEDY) from None
     if len(text) > _most_chars(chat):
         raise ConfigError(where, f"its chat template {_describe_length(chat)}", _REMEDY)
     return text
@@ -201,16 +232,26 @@ def _try_in_child(render: Render) -> str | None:
         with warnings.catch_warnings():
             # Python 3.12 warns of a fork beside threads: the child renders text, takes no lock of theirs, and ends.
             warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
+            child = _fork(lambda: _run_trials(render, writer))
     except OSError as error:
         return f"cannot be tried in a process of its own: {error.strerror}"
-    if child == 0:
-        _run_trials(render, writer)
     os.close(writer)
     try:
         return _await_verdict(child, reader)
     finally:
         os.close(reader)
+
+
+def _fork(work: Callable[[], NoReturn]) -> int:
+    """Run ``work`` in a child, which never hears a signal that would unwind this process's frames in it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        child = os.fork()
+        if child == 0:
+            work()
+        return child
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_trials(render: Render, writer: int) -> NoReturn:
@@ -235,9 +276,11 @@ def _limit_child() -> None:
 
 
 def _first_fault(render: Render) -> str:
-    for chat, opens in _trials():
+    trials = _trials()
+    # A switch is asked for with a short chat only; a template with one set is another text, and tried as such.
+    for (chat, opens), switch in chain(product(trials, _SETTINGS[:1]), product(trials[:1], _SETTINGS[1:])):
         try:
-            text = render(chat, opens)
+            text = render(chat, opens, switch)
         except MemoryError:
             return f"asks for more than {TRIAL_BYTES >> 20} MiB of memory"
         except FAILURES:
@@ -248,7 +291,10 @@ def _first_fault(render: Render) -> str:
 
 
 def _await_verdict(child: int, reader: int) -> str | None:
-    answered = select.select([reader], [], [], _WALL_SECONDS)[0]
+    # Not select, which knows no descriptor beyond 1,023.
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    answered = poll.poll(_WALL_SECONDS * 1000)
     said = os.read(reader, 4096).decode() if answered else ""
     if not answered:
         os.kill(child, signal.SIGKILL)

@@ -44,14 +44,50 @@ def test_what_is_no_secret_stays(text: str) -> None:
         "AKIA" + "A" * 16,
         "AIza" + "a" * 35,
         "wandb_v1_" + "a" * 30,
-        "-----BEGIN PRIVATE KEY-----",
-        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\nMIIE+a/b=\n-----END PRIVATE KEY-----",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\\nMIIE\\n-----END OPENSSH PRIVATE KEY-----",
     ],
 )
 def test_a_well_known_form_is_hidden_without_any_variable(secret: str) -> None:
     assert redact(f"model: {secret}, and more", {}) == f"model: {HIDDEN}, and more"
     assert find_secret(f"x={secret}", {}) == 2
     assert find_secret(f"y {ENVIRON['HF_TOKEN']} x={secret}", ENVIRON) == 2
+
+
+def test_a_private_key_that_was_cut_is_hidden_to_the_end() -> None:
+    assert redact("got -----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc", {}) == f"got {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Authorization: Bearer ab.c1-_~+/xyz0==, then", f"Authorization: Bearer {HIDDEN}, then"),
+        ("'bearer " + "a" * 40 + "'", f"'bearer {HIDDEN}'"),
+        ("https://h/v1?api_key=abcdef&x=1", f"https://h/v1?api_key={HIDDEN}&x=1"),
+        ("https://h/v1?x=1&token=abcdef1 failed", f"https://h/v1?x=1&token={HIDDEN} failed"),
+        ("https://h/?ACCESS_TOKEN=abcdef#top", f"https://h/?ACCESS_TOKEN={HIDDEN}#top"),
+    ],
+)
+def test_what_is_sent_with_a_request_is_hidden(text: str, expected: str) -> None:
+    assert redact(text, {}) == expected
+    assert redact(expected, {}) == expected
+    assert find_secret(text, {}) == expected.index(HIDDEN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The bearer internationalization of 2024 failed.",
+        "A bearer of bad news, token=abcdef in a sentence",
+        "https://h/v1?max_tokens=100000&tokens=abcdefgh&model=abcdefgh",
+        "pass ?token=... or &api_key=<key>",
+        "-----BEGIN PUBLIC KEY-----\nMIIE\n-----END PUBLIC KEY-----",
+        "a private key begins with BEGIN PRIVATE KEY",
+    ],
+)
+def test_plain_text_about_secrets_stays(text: str) -> None:
+    assert redact(text, {}) == text
+    assert find_secret(text, {}) is None
 
 
 @pytest.mark.parametrize("text", ["task-" + "a" * 30, "shf_" + "a" * 30, "mail@example.org", "hf_short", "sk-learn"])

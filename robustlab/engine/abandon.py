@@ -7,6 +7,7 @@ only when nothing is left of them; whoever is stopped in between does it again. 
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -71,10 +72,10 @@ def abandon_run(runs: Path, run_id: str, *, reason: str | None = None) -> Abando
             if (keeping := read_keeping(folder, area)) is not None:
                 KeptFiles(folder, area, keeping, journal)
         leftovers = remove_leftovers(folder) + _remove_rest(folder.resume)
-        told = [record for record in journal.records() if record.get("kind") == _KIND]
+        told = _list_told(journal)
         if not told or states:
             journal.append({"kind": _KIND, "reason": why, "states": states, "leftovers": leftovers})
-            told = [record for record in journal.records() if record.get("kind") == _KIND]
+            told = _list_told(journal)
         first = told[0]
         total = sum(record["states"] for record in told)
         done = Abandoned(run_id, first["time"], first["reason"], total, sum(record["leftovers"] for record in told))
@@ -124,6 +125,18 @@ def describe_state(folder: RunFolder) -> str:
     if folder.is_finished:
         return "finished"
     return "abandoned" if (folder.path / ABANDONED).exists() else "unfinished"
+
+
+def _list_told(journal: Journal) -> list[dict[str, Any]]:
+    """What the ledger says of the run's having been given up; anybody can write a chain."""
+    told = [record for record in journal.records() if record.get("kind") == _KIND]
+    for record in told:
+        counts = record.get("states"), record.get("leftovers")
+        is_sound = all(type(count) is int and count >= 0 for count in counts)
+        if not (is_sound and isinstance(record.get("reason"), str) and isinstance(record["time"], str)):
+            where = f"{journal.path} record {record['seq'] + 1}"
+            raise RecordError(where, "is no record of an abandoned run", "do not trust this run")
+    return told
 
 
 def _check_reason(reason: str | None) -> str:

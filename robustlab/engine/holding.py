@@ -9,28 +9,31 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from robustlab.engine.abandon import refuse_abandoned
 from robustlab.errors import ConfigError, RecordError
 from robustlab.failpoints import reach
 from robustlab.record.journal import Journal
 from robustlab.record.kept import AREAS, KEEPING
-from robustlab.record.orphans import describe_loss, keep_for
+from robustlab.record.orphans import HOURS, RESUME_HOURS, describe_loss, keep_for
 from robustlab.record.run_folder import RunFolder, check_run_id
+from robustlab.record.sending import KIND as COMPLETIONS
 
 _TEMPORARY = re.compile(r"\..+\.tmp")
 
 
 @contextmanager
 def hold_new(runs: Path, run_id: str) -> Iterator[tuple[RunFolder, Journal]]:
-    """Make the folder of a new run and hold it; one in which a crash came before anything was written is taken over.
+    """Make the folder of a new run and hold it; one that a crash left without a plan is taken over.
 
     Args:
         runs: Folder of runs, made if it is not there.
         run_id: Name of the run.
 
     Yields:
-        tuple[RunFolder, Journal]: The folder, and its ledger, which is open and empty.
+        tuple[RunFolder, Journal]: The folder, and its ledger, which is open and holds nothing but what is
+            written before a plan.
 
     Raises:
         ConfigError: If the name is none.
@@ -43,8 +46,10 @@ def hold_new(runs: Path, run_id: str) -> Iterator[tuple[RunFolder, Journal]]:
     reach("run.created")
     with Journal.open(folder.ledger) as journal:
         # Asked again: whoever held it before may have begun.
-        if not _is_blank(folder) or any(record.get("kind") != "torn_tail" for record in journal.records()):
+        if not _is_blank(folder) or not all(map(_is_before_plan, journal.records())):
             raise _taken(folder)
+        # How long the earlier command wanted states to be kept is nothing to this one.
+        keep_for(journal, RESUME_HOURS)
         folder.resume.mkdir(mode=0o700, exist_ok=True)
         for area in AREAS:
             shutil.rmtree(area.within(folder), ignore_errors=True)
@@ -113,6 +118,12 @@ def _is_blank(folder: RunFolder) -> bool:
         return False
     in_use = [path for home in kept_in for path in home.glob("*") if path.name != KEEPING and path.suffix != ".tmp"]
     return not in_use and not any(folder.resume.glob("*"))
+
+
+def _is_before_plan(record: dict[str, Any]) -> bool:
+    """Whether a record is written before the plan is: a leave that an earlier command had binds nobody to send."""
+    kind = record.get("kind")
+    return kind in ("torn_tail", HOURS) or (kind == COMPLETIONS and record.get("event") == "allowed")
 
 
 def _taken(folder: RunFolder) -> RecordError:

@@ -16,7 +16,11 @@ from robustlab.report.html import write_report
 
 MAX_BYTES = 256 << 20
 """What a result may hold, unzipped: a small file must not fill the memory. A grid of a hundred cells has 3 MB."""
-_NO_NUMBER = re.compile(rb"[:,\[]\s*-?(?:[0-9]{31}|[0-9.]+[eE]\+?[0-9]{3}|NaN|Infinity)")
+_TOKEN = re.compile(
+    rb'"[^"\\]*+(?:\\(?s:.)[^"\\]*+)*+(?:"|\Z)'
+    rb"|(?P<none>-?(?:[0-9]{31}|[0-9][0-9.]*[eE]\+?[0-9]{3}|NaN|Infinity))|[-0-9][-+0-9.eE]*+"
+)
+"""A text, a number that is none or too large, or another number: a text is passed over whole, whatever it says."""
 
 
 def read_results(runs: Path, run_id: str) -> tuple[Path, Results]:
@@ -138,7 +142,7 @@ def _is_path(runs: Path, name: str) -> bool:
 
 
 def _parse(path: Path, data: bytes) -> Results:
-    if _NO_NUMBER.search(data):
+    if any(token.lastgroup == "none" for token in _TOKEN.finditer(data)):
         # The plan may hold anything, and Python refuses to print a number of 4,300 digits.
         problem = "is not a result of schema 1, got a number that is none, or beyond all counts"
         raise RecordError(str(path), problem, "name a results.json")

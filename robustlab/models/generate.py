@@ -65,8 +65,13 @@ def generate_greedy(
         before_wave(wave)
         opening = opening or _read_opening(model, prompts)
         planned = plan_reading(prompts, wave, opening.tokens) if opening.in_parts else wave
-        read = _read_wave(model, prompts, planned, opening, room=max_new_tokens - 1, pad_id=pad_id)
-        completions = _decode(model, read, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+        # Not given a name here: it would stay in memory while the next wave is read.
+        completions = _decode(
+            model,
+            _read_wave(model, prompts, planned, opening, room=max_new_tokens - 1, pad_id=pad_id),
+            max_new_tokens=max_new_tokens,
+            eos_ids=eos_ids,
+        )
         done.update(zip(planned.rows, completions, strict=True))
         after_wave(planned, completions)
     return [done[row] for row in range(len(prompts))]

@@ -7,14 +7,12 @@ in training and in evaluation. This module does not judge, and does not know wha
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from robustlab.templates import FAILURES, render_plain
-
-SWITCHES = ("enable_thinking", "thinking")
-"""Names under which chat templates ask whether the model is to think."""
+from robustlab.errors import ConfigError
+from robustlab.templates import FAILURES, SWITCHES, render_limited
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,9 @@ def set_switch(tokenizer: PreTrainedTokenizerBase, reasoning: Literal["off", "on
     Args:
         tokenizer: Its template is changed in place; doing it twice changes nothing more.
         reasoning: As the target's YAML has it.
+
+    Raises:
+        ConfigError: If the template, which was tried before, takes too long or writes too much now.
     """
     for name in SWITCHES:
         thinking, plain = (_render(tokenizer, {name: value}) for value in (True, False))
@@ -75,10 +76,13 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip: boo
     return str(tokenizer.decode(list(ids), skip_special_tokens=skip))
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, switch: dict[str, Any]) -> str | None:
+def _render(tokenizer: PreTrainedTokenizerBase, switch: dict[str, bool]) -> str | None:
     """A short chat as the template writes it; None where it cannot, which whoever encodes a prompt is told."""
     chat = [{"role": "user", "content": "Hello."}]
     try:
-        return render_plain(tokenizer, chat, add_generation_prompt=True, **switch)
+        where = f"target {tokenizer.name_or_path}"
+        return render_limited(where, tokenizer, chat, add_generation_prompt=True, **switch)
+    except ConfigError:
+        raise
     except FAILURES:
         return None

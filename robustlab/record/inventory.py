@@ -8,7 +8,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from robustlab.record.custody import Artefact
 from robustlab.record.kept import AREAS, KEEPING, has_expired
 from robustlab.record.run_folder import RunFolder, read_plain
 from robustlab.record.states import META, STAGED, find_fault
+from robustlab.record.tree import list_entries
 
 _STATE = re.compile(r"resume/[A-Za-z0-9][\w.-]*/step-\d{6,}", re.ASCII)
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
@@ -41,18 +42,17 @@ def find_disagreements(
         One sentence for each thing that does not agree: what is recorded and not there, there and not recorded,
         changed, expired, live after the end, or open to others.
     """
-    paths = sorted(folder.path.rglob("*"))
-    faults = [*_find_open(folder, paths)]
+    modes = {path: facts.st_mode for path, facts in list_entries(folder.path).items()}
+    faults = [*_find_open(folder, {folder.path: folder.path.lstat().st_mode} | modes)]
     if artefacts is not None:
         present = [each for each in artefacts if each.event != "deleted"]
         faults += [fault for each in present for fault in _check(folder, each, now, has_ended)]
-        faults += _find_strays(folder, paths, {each.artefact for each in present})
+        faults += _find_strays(folder, modes, {each.artefact for each in present})
     return [str(fault) for fault in faults]
 
 
-def _find_open(folder: RunFolder, paths: Sequence[Path]) -> Iterator[CustodyError]:
-    for path in (folder.path, *paths):
-        mode = path.lstat().st_mode
+def _find_open(folder: RunFolder, modes: Mapping[Path, int]) -> Iterator[CustodyError]:
+    for path, mode in modes.items():
         if stat.S_ISLNK(mode):
             # wandb names its newest run by a link.
             if folder.mirror not in path.parents:
@@ -103,7 +103,11 @@ def _compare_state(path: Path, digest: str) -> str | None:
     if not path.is_dir():
         staged = path.with_name(STAGED + path.name.removeprefix("step-"))
         return None if staged.is_dir() else "is recorded as there, and is not"
-    fault = find_fault(path)
+    try:
+        fault = find_fault(path)
+    except OSError as error:
+        # A process that is at work removes it meanwhile.
+        return f"cannot be compared with the audit: {error}"
     if fault is not None:
         return f"does not hold: {fault}"
     try:
@@ -113,10 +117,10 @@ def _compare_state(path: Path, digest: str) -> str | None:
     return None if said == digest else "is not what was recorded: it is the state of another modification"
 
 
-def _find_strays(folder: RunFolder, paths: Sequence[Path], present: Collection[str]) -> Iterator[CustodyError]:
+def _find_strays(folder: RunFolder, modes: Mapping[Path, int], present: Collection[str]) -> Iterator[CustodyError]:
     """Files that no record names, where only recorded ones may lie, and weights anywhere else."""
     listed = _list_sealed(folder)
-    for path in (path for path in paths if not path.is_dir() or path.is_symlink()):
+    for path in (path for path, mode in modes.items() if not stat.S_ISDIR(mode)):
         name = path.relative_to(folder.path).as_posix()
         area = name.partition("/")[0]
         if area == "resume" or any(area == each.name for each in AREAS):

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from robustlab.errors import RecordError
+from robustlab.errors import CustodyError, RecordError
 from robustlab.failpoints import reach
 from robustlab.record.audit import read_audit
 from robustlab.record.custody import LONGEST_DAYS, Artefact, CustodyLog, list_present
@@ -239,8 +239,22 @@ def path_of(folder: RunFolder, area: Area, artefact: str) -> Path:
 
 
 def has_expired(found: Artefact, now: datetime) -> bool:
-    """Whether an artefact must be gone by a moment, which is aware."""
-    return found.expires is not None and datetime.fromisoformat(found.expires) <= now
+    """Whether an artefact must be gone by a moment.
+
+    Args:
+        found: The artefact.
+        now: An aware moment.
+
+    Raises:
+        CustodyError: If what the audit says of its end is no aware moment.
+    """
+    if found.expires is None:
+        return False
+    try:
+        return datetime.fromisoformat(found.expires) <= now
+    except (TypeError, ValueError):
+        problem = f"expires at what is no moment, got {found.expires!r}"
+        raise CustodyError(found.artefact, problem, "do not trust this run; remove its folder") from None
 
 
 def to_text(moment: datetime) -> str:

@@ -19,6 +19,7 @@ from robustlab.record.run_folder import file_sha256, read_plain, sync_folder, wr
 
 TENSORS, META, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 STAGED = ".staged-"
+OTHER_VERSION = "resume with the version that wrote it, or start a new run; nothing was deleted"
 _NAME = re.compile(r"step-(\d{6,})")
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 _HALF = "reconciled after a crash: it was left half written"
@@ -57,7 +58,7 @@ def describe_files(folder: Path, names: Iterable[str]) -> bytes:
 
 
 def find_fault(folder: Path) -> str | None:
-    """Hold a state against its manifest. A file that the manifest does not list is passed over.
+    """Hold a state against its manifest, to tell of it; what is to be deleted is judged by ``find_damage``.
 
     Args:
         folder: The state's.
@@ -66,13 +67,33 @@ def find_fault(folder: Path) -> str | None:
         What is wrong with it, None where it holds. An error of the disk while reading is a fault too.
     """
     try:
+        return find_damage(folder)
+    except RecordError as error:
+        return f"it {error.problem}"
+
+
+def find_damage(folder: Path) -> str | None:
+    """Hold a state against its manifest. A file that the manifest does not list is passed over.
+
+    Args:
+        folder: The state's.
+
+    Returns:
+        What was read and does not agree, or is missing; None where the state holds.
+
+    Raises:
+        RecordError: If the disk does not let it be read: that may pass, and says nothing of the state.
+    """
+    try:
         listed = json.loads(read_plain(folder / MANIFEST))
         if not isinstance(listed, dict) or not {TENSORS, META} <= listed.keys():
             return f"{MANIFEST} is none"
         return next((fault for name, facts in listed.items() if (fault := _fault(folder, name, facts))), None)
     except RecordError as error:
+        _refuse_unread(folder, error.__context__)
         return f"{Path(error.where).name} {error.problem}"
     except OSError as error:
+        _refuse_unread(folder, error)
         return f"it cannot be read: {error.strerror}"
     except (ValueError, RecursionError):
         return f"{MANIFEST} is none"
@@ -90,7 +111,10 @@ def remove_state(folder: Path) -> str | None:
     Raises:
         RecordError: If the disk does not let it go.
     """
-    digest = _digest(folder)
+    try:
+        digest = _digest(folder)
+    except RecordError:
+        digest = None
     _remove(folder)
     return digest
 
@@ -107,7 +131,8 @@ def reconcile_states(resume: Path, records: Iterable[dict[str, Any]], append: Ap
         append: Writes one record of the ledger durably.
 
     Raises:
-        RecordError: If the disk does not let something go, or the ledger cannot be written.
+        RecordError: If the disk does not let something go or be read, a state that holds is of another version, or
+            the ledger cannot be written.
     """
     log = CustodyLog(append)
     live = _live(records)
@@ -160,11 +185,13 @@ def _sweep(cell: Path, live: list[tuple[str, str]], log: CustodyLog) -> dict[str
         _remove(staged)
         whys[artefact_name(cell / f"step-{staged.name.removeprefix(STAGED)}")] = _HALF
     for folder in list_states(cell):
-        name, fault, digest = artefact_name(folder), find_fault(folder), _digest(folder)
-        if fault is None and digest is not None and (name, digest) in live:
+        name, fault, digest = artefact_name(folder), find_damage(folder), _digest(folder)
+        if fault is None and digest is None:
+            raise RecordError(str(folder), f"holds no state of this version: {META} has no digest", OTHER_VERSION)
+        if digest is not None and fault is None and (name, digest) in live:
             live.remove((name, digest))
             continue
-        if fault is None and digest is not None:
+        if digest is not None and fault is None:
             log.created(name, digest, _STRAY)
             live.append((name, digest))
         whys[name] = _STRAY if fault is None else f"reconciled after a crash: it was damaged, {fault}"
@@ -202,9 +229,19 @@ def _digest(folder: Path) -> str | None:
     try:
         facts = json.loads(read_plain(folder / MANIFEST))[META]
         digest = json.loads(read_plain(folder / META))["digest"] if facts == _facts(folder / META) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except OSError as error:
+        _refuse_unread(folder, error.__context__ if isinstance(error, RecordError) else error)
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return digest if isinstance(digest, str) else None
+
+
+def _refuse_unread(folder: Path, cause: BaseException | None) -> None:
+    """What the disk would not read is not known to be damaged; what is not there is."""
+    if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | NotADirectoryError):
+        remedy = "look at the file system and its permissions, and resume the run; nothing was deleted"
+        raise RecordError(str(folder), f"cannot be read: {cause.strerror}", remedy) from None
 
 
 def _remove(folder: Path) -> None:

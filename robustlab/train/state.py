@@ -22,7 +22,17 @@ from robustlab.errors import RecordError
 from robustlab.failpoints import reach
 from robustlab.models.modification import tensors_digest
 from robustlab.record.run_folder import sync_folder, write_atomic, write_error
-from robustlab.record.states import MANIFEST, META, STAGED, TENSORS, describe_files, find_fault, list_states, state_name
+from robustlab.record.states import (
+    MANIFEST,
+    META,
+    OTHER_VERSION,
+    STAGED,
+    TENSORS,
+    describe_files,
+    find_damage,
+    list_states,
+    state_name,
+)
 from robustlab.train.generators import Generators
 
 _SCHEMA = 2
@@ -99,15 +109,34 @@ def read_state(folder: Path) -> TrainState:
         The state, its modification held against its hash.
 
     Raises:
-        RecordError: If it is not as it was written.
+        RecordError: If it is not as it was written, cannot be read, or is of another version.
     """
-    fault = find_fault(folder)
-    if fault is None:
-        try:
-            return _read(folder)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            fault = f"holds no state of this version: {type(error).__name__}"
-    raise RecordError(str(folder), fault, "an older state is taken in its place")
+    damage = find_damage(folder)
+    if damage is not None:
+        raise RecordError(str(folder), damage, "an older state is taken in its place")
+    return read_sound(folder)
+
+
+def read_sound(folder: Path) -> TrainState:
+    """Read a state whose manifest was found to hold; arguments and result as for ``read_state``.
+
+    Args:
+        folder: Its folder.
+
+    Returns:
+        The state.
+
+    Raises:
+        RecordError: If the disk does not let it be read, or it is of another version.
+    """
+    try:
+        return _read(folder)
+    except OSError as error:
+        remedy = "look at the file system, and resume the run; nothing was deleted"
+        raise RecordError(str(folder), f"cannot be read: {error.strerror or error}", remedy) from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        problem = f"holds no state of this version: {type(error).__name__}"
+        raise RecordError(str(folder), problem, OTHER_VERSION) from None
 
 
 def load_newest(root: Path) -> TrainState | None:

@@ -5,6 +5,7 @@ between, ``robustlab.record.states`` tells the audit at the next start. This mod
 when a cell has ended.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +18,17 @@ from robustlab.failpoints import reach
 from robustlab.record.custody import CustodyLog
 from robustlab.record.journal import Journal
 from robustlab.record.results import Item, LossPoint, Measurement
-from robustlab.record.run_folder import write_error
-from robustlab.record.states import artefact_name, list_states, remove_state, state_name, tell_gone
-from robustlab.train.state import TrainState, find_misfit, read_state, save_state
+from robustlab.record.run_folder import read_plain, write_error
+from robustlab.record.states import (
+    OTHER_VERSION,
+    artefact_name,
+    find_damage,
+    list_states,
+    remove_state,
+    state_name,
+    tell_gone,
+)
+from robustlab.train.state import TrainState, find_misfit, read_sound, save_state
 
 KEPT_STATES = 2
 PROGRESS = "progress.json"
@@ -75,7 +84,7 @@ class StateStore:
     def load(
         self, context: str, own: Callable[[], Mapping[str, Tensor]] | None = None
     ) -> tuple[TrainState, Progress] | None:
-        """Read the newest state that can be gone on from, and its numbers. Newer ones are deleted.
+        """Read the newest state that is as it was written, and its numbers. Newer ones, being damaged, are deleted.
 
         Args:
             context: Hash of what the present process would go on with.
@@ -85,20 +94,14 @@ class StateStore:
             None when there is no such state.
 
         Raises:
-            RecordError: If the state was made with another released target, other software or another thread count.
+            RecordError: If the state was made with another released target, other software, another version or
+                another thread count, or the disk does not let it be read; then nothing of it is deleted.
         """
         for folder in list_states(self._folder):
-            try:
-                found = _read(folder)
-                if found[1].context == context:
-                    _refuse_misfit(folder, found[0], own() if own else None)
-            except RecordError as error:
-                self._delete(folder, f"it cannot be gone on from: {error.problem}")
-                continue
-            if found[1].context != context:
-                problem = "was made with another released target, other software or another number of threads"
-                raise RecordError(str(folder), problem, "resume as the run was started, or start a new run")
-            return found
+            damage = find_damage(folder) or _find_missing(folder)
+            if damage is None:
+                return _read(folder, context, own)
+            self._delete(folder, f"it cannot be gone on from: {damage}")
         return None
 
     def clear(self, why: str) -> None:
@@ -128,15 +131,33 @@ class StateStore:
         reach("store.release_told")
 
 
-def _read(folder: Path) -> tuple[TrainState, Progress]:
-    state = read_state(folder)
+def _find_missing(folder: Path) -> str | None:
+    return None if (folder / PROGRESS).exists() else f"{PROGRESS} is missing"
+
+
+def _read(folder: Path, context: str, own: Callable[[], Mapping[str, Tensor]] | None) -> tuple[TrainState, Progress]:
+    numbers = read_plain(folder / PROGRESS)
+    # First of all: other software may know neither the rest of the numbers nor the tensors.
+    if _read_context(folder, numbers) != context:
+        problem = "was made with another released target, other software or another number of threads"
+        raise RecordError(str(folder), problem, "resume as the run was started, or start a new run")
     try:
-        return state, Progress.model_validate_json((folder / PROGRESS).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RecordError(str(folder), f"{PROGRESS} is none: {type(error).__name__}", "take an older state") from None
-
-
-def _refuse_misfit(folder: Path, state: TrainState, own: Mapping[str, Tensor] | None) -> None:
-    misfit = None if own is None else find_misfit(state, own)
+        progress = Progress.model_validate_json(numbers)
+    except ValidationError:
+        raise _foreign(folder) from None
+    state = read_sound(folder)
+    misfit = None if own is None else find_misfit(state, own())
     if misfit is not None:
-        raise RecordError(str(folder), misfit, "take an older state")
+        raise RecordError(str(folder), misfit, "resume as the run was started, or start a new run")
+    return state, progress
+
+
+def _read_context(folder: Path, numbers: bytes) -> object:
+    try:
+        return json.loads(numbers)["context"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _foreign(folder) from None
+
+
+def _foreign(folder: Path) -> RecordError:
+    return RecordError(str(folder), f"{PROGRESS} is none of this version", OTHER_VERSION)

@@ -182,3 +182,23 @@ def test_what_was_kept_for_a_reason_stays_until_it_expires(folder: RunFolder, tm
     found = balance(read_journal(folder.ledger)[0])
     assert (found.created, found.deleted, found.kept, found.live) == (4, 3, 1, ())
     assert path.is_file()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"states": "1", "leftovers": 0, "reason": "x"},
+        {"states": 1, "leftovers": -1, "reason": "x"},
+        {"states": 1, "leftovers": 0, "reason": 5},
+    ],
+)
+def test_a_record_of_giving_up_that_says_nothing_is_refused(
+    folder: RunFolder, tmp_path: Path, told: dict[str, object]
+) -> None:
+    with Journal.open(folder.ledger) as journal:
+        journal.append({"kind": "abandoned", **told})
+    with pytest.raises(RecordError) as caught:
+        abandon_run(tmp_path, "run1")
+    where = f"{folder.ledger} record 4"
+    assert str(caught.value) == f"{where}: is no record of an abandoned run; do not trust this run"

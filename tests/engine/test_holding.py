@@ -11,11 +11,13 @@ import pytest
 
 from robustlab.engine.abandon import abandon_run
 from robustlab.engine.holding import has_begun, hold_new, hold_run, require_resumable
+from robustlab.engine.judges import record_consent
 from robustlab.errors import ConfigError, RecordError
 from robustlab.record.journal import Journal
 from robustlab.record.kept import TRANSCRIPTS, Keeping, begin_keeping
-from robustlab.record.orphans import read_hours
+from robustlab.record.orphans import keep_for, read_hours
 from robustlab.record.run_folder import RunFolder
+from robustlab.record.sending import Consent, list_allowed
 
 CONTENDERS, ROUNDS = 8, 100
 LATE_SECONDS = 60
@@ -189,3 +191,38 @@ def test_a_run_that_ended_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
     with hold_run(folder, say=lambda _: None, resume_hours=5) as journal:
         assert journal.records() == []
     assert folder.check_manifest() == 2
+
+
+def test_a_run_that_was_killed_before_its_plan_is_begun_again(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "sweep")
+    consent = Consent(("judge.example",), "an audit")
+    with Journal.open(folder.ledger) as journal:
+        record_consent(journal, consent)
+        keep_for(journal, 200)
+    with pytest.raises(ConfigError, match="run the plan again with --as sweep"):
+        require_resumable(folder)
+    with hold_new(tmp_path, "sweep") as (_, journal):
+        # Nobody asked for 200 hours this time.
+        assert read_hours(journal.records()) == 72
+        record_consent(journal, consent)
+        assert list_allowed(journal.records()) == {"judge.example": "an audit"}
+    with hold_new(tmp_path, "sweep") as (_, journal):
+        kinds = [record["kind"] for record in journal.records()]
+    assert kinds == ["completions", "resume_hours", "resume_hours", "completions"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"kind": "session", "pid": 1},
+        {"kind": "completions", "event": "sending", "host": "judge.example"},
+        {"kind": "abandoned", "states": 0},
+    ],
+)
+def test_a_run_that_did_anything_is_not_begun_again(tmp_path: Path, told: dict[str, Any]) -> None:
+    folder = RunFolder.create(tmp_path, "sweep")
+    with Journal.open(folder.ledger) as journal:
+        keep_for(journal, 200)
+        journal.append(told)
+    with pytest.raises(RecordError, match="sweep: exists already; take another name"), hold_new(tmp_path, "sweep"):
+        pass

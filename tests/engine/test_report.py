@@ -3,6 +3,7 @@
 import gzip
 import json
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,30 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path, number: str) -> None:
     path.write_text(f'{{"plan": {{"a": {number}}}}}')
     with pytest.raises(RecordError, match=r"of schema 1, got a number that is none, or beyond all counts; name a"):
         read_stored(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["loss was: NaN at step 3", "see: -Infinity War", "org/m:12e345abc", 'a \\"q\\": NaN', "id:" + "1" * 40, "\\\\"],
+)
+def test_a_text_that_speaks_of_numbers_is_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(f'{{"plan": {{"a": "{text}", "b": [0.{"3" * 40}, 1.5e-7]}}}}')
+    with pytest.raises(RecordError, match="of schema 1, got [0-9]+ fault"):
+        read_stored(path)
+    path.write_text(f'{{"plan": {{"a": "{text}", "b": [NaN]}}}}')
+    with pytest.raises(RecordError, match="got a number that is none"):
+        read_stored(path)
+
+
+@pytest.mark.parametrize(("head", "part"), [('"', '\\"'), ('"', "a"), ("[0.", "1"), ("[", "."), ("[", "-")])
+def test_what_never_ends_is_refused_in_a_moment(tmp_path: Path, head: str, part: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(head + part * 10**6)
+    before = time.process_time()
+    with pytest.raises(RecordError, match="is not a result of schema 1"):
+        read_stored(path)
+    assert time.process_time() - before < 5
 
 
 def test_runs_and_files_are_gathered_in_their_order(folder: RunFolder, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -199,16 +199,26 @@ def _read_options() -> argparse.Namespace:
 
 
 def _judge(faults: Sequence[Fault], undisturbed: dict[str, Undisturbed], root: Path) -> Iterable[Verdict]:
-    for number, fault in enumerate(faults, start=1):
-        place = root / f"fault-{number}"
-        try:
-            verdict = disturb(fault, undisturbed[fault.scenario], place)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            verdict = Verdict(fault, 1, (f"{type(error).__name__}: {error}",))
-        shutil.rmtree(place, ignore_errors=True)
-        outcome = "; ".join(verdict.faults) or ("survived" if verdict.kills else "ended before it was killed")
-        sys.stderr.write(f"{number}/{len(faults)} {fault.label}: {outcome}\n")
+    """Every fault's verdict; a run that ended before its random time came is tried again with an earlier one."""
+    draw = random.Random(len(faults))
+    for number, planned in enumerate(faults, start=1):
+        verdict = _judge_one(f"{number}/{len(faults)}", planned, undisturbed, root / f"fault-{number}")
+        while not verdict.kills and verdict.fault.seconds is not None:
+            yield verdict
+            earlier = replace(planned, seconds=round(draw.uniform(0, verdict.fault.seconds), 3))
+            verdict = _judge_one(f"{number}/{len(faults)} again", earlier, undisturbed, root / f"fault-{number}")
         yield verdict
+
+
+def _judge_one(number: str, fault: Fault, undisturbed: dict[str, Undisturbed], place: Path) -> Verdict:
+    try:
+        verdict = disturb(fault, undisturbed[fault.scenario], place)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        verdict = Verdict(fault, 1, (f"{type(error).__name__}: {error}",))
+    shutil.rmtree(place, ignore_errors=True)
+    outcome = "; ".join(verdict.faults) or ("survived" if verdict.kills else "ended before it was killed")
+    sys.stderr.write(f"{number} {fault.label}: {outcome}\n")
+    return verdict
 
 
 def summarise(
@@ -256,7 +266,8 @@ def describe(document: dict[str, Any]) -> str:
         f"Made on {document['made']} in {document['minutes']} minutes by `{document['command']}`, seed "
         f"{document['seed']}: {versions['processor']}, {document['machine']}, 1 thread, {named}.",
         f"Failpoints: {document['failpoints']}, killed at {len(document['killed_at'])}. "
-        f"Runs that ended before their random time came: {document['ended_before_the_kill']}. "
+        f"Runs that ended before their random time came, and were begun again with an earlier one: "
+        f"{document['ended_before_the_kill']}. "
         f"Processor time of the undisturbed runs: {times}.",
     ]
     lost = [

@@ -173,6 +173,60 @@ def test_a_template_that_waits_for_a_certain_row(room: Room, name: str) -> None:
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_template_that_waits_for_a_switch(room: Room, name: str, value: str) -> None:
+    greedy = f"{{% if {name} is defined and {name} is {value} %}}{GREEDY['loops in loops'][0]}{{% endif %}}"
+    with room.watched(), pytest.raises(ConfigError, match=TIME):
+        try_template("target t", tokenizer_with(CHAT_TEMPLATE + greedy))
+
+
+@pytest.mark.parametrize("name", ["loops", "writes"])
+def test_a_template_that_waits_for_the_switch_and_its_chat(room: Room, name: str) -> None:
+    text = "{% if thinking is defined %}" + SLY[name][0].replace("magic", "Hello.") + "{% endif %}"
+    tokenizer = tokenizer_with(CHAT_TEMPLATE + text)
+    with room.watched():
+        try_template("target t", tokenizer)
+        with pytest.raises(ConfigError, match=SLY[name][1]):
+            set_switch(tokenizer, "off")
+
+
+def test_a_signal_beside_the_fork_is_not_heard_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    fork, pid, before = os.fork, os.getpid(), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    def forked() -> int:
+        child = fork()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    def look(render: object) -> str:
+        held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        return "passed" if held <= signal.pthread_sigmask(signal.SIG_BLOCK, []) and not heard else "heard it"
+
+    handler = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(os.getpid()))
+    try:
+        monkeypatch.setattr(os, "fork", forked)
+        monkeypatch.setattr(templates, "_first_fault", look)
+        try_template("target t", tokenizer_with("{{ 'new' }}"))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert heard == [pid]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_a_verdict_comes_through_a_high_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        try_template("target t", tokenizer_with("{{ 'new' }}"))
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_another_thread_renders_without_the_timer() -> None:
     found: list[str] = []
     tokenizer = tokenizer_with(CHAT_TEMPLATE)

@@ -1,6 +1,7 @@
 """Whatever on the disk does not agree with the audit is named, and nothing else is."""
 
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -234,3 +235,26 @@ def test_without_an_audit_the_permissions_are_looked_at_all_the_same(folder: Run
     assert find_disagreements(folder, None, NOW, has_ended=False) == []
     wanted = open_file(folder)
     assert find_disagreements(folder, None, NOW, has_ended=False) == [wanted]
+
+
+@pytest.mark.parametrize("name", ["step-000010", TENSORS])
+def test_what_vanishes_under_the_look_is_no_fault_of_its_own(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real = Path.lstat
+
+    def look(path: Path) -> os.stat_result:
+        if path.name == name:
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", look)
+    assert find_disagreements(folder, None, NOW, has_ended=False) == []
+
+
+def test_a_state_that_vanishes_under_its_check_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(path: Path) -> None:
+        raise FileNotFoundError("made up")
+
+    monkeypatch.setattr("robustlab.record.inventory.find_fault", vanish)
+    assert faults(folder) == [f"{folder.path / STATE}: cannot be compared with the audit: made up; {SETTLE}"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from robustlab.errors import RecordError
 from robustlab.record.custody import CustodyLog, balance
 from robustlab.record.journal import Journal, read_journal
 from robustlab.record.orphans import (
@@ -21,6 +22,10 @@ from robustlab.record.run_folder import RunFolder
 
 WRITTEN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 DIGEST = "d" * 64
+TOLD_BADLY: list[dict[str, object]] = [
+    {},
+    *[dict[str, object](hours=hours) for hours in (0, -1, 8761, 10**10, "72", 1.5, True, None)],
+]
 
 
 def make_run(runs: Path, name: str = "run1", *, hours: int | None = None) -> RunFolder:
@@ -150,3 +155,80 @@ def test_what_was_removed_is_told_until_the_run_goes_on(tmp_path: Path) -> None:
     assert describe_loss([*records, {"kind": "session"}]) is None
     assert describe_loss(records[:2]) is None
     assert describe_loss([]) is None
+
+
+def test_a_state_that_another_run_renames_meanwhile_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path)
+    real = Path.lstat
+
+    def look(path: Path) -> os.stat_result:
+        if path.name == "state.safetensors":
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", look)
+    assert last_write(folder) == WRITTEN
+    assert sweep(tmp_path, RESUME_HOURS) == []
+
+
+def test_a_run_whose_states_cannot_be_read_does_not_keep_others_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut = make_run(tmp_path, "a_shut")
+    make_run(tmp_path, "sound")
+    real = Path.lstat
+
+    def look(path: Path) -> os.stat_result:
+        if shut.resume in path.parents:
+            raise PermissionError("made up")
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", look)
+    assert sweep(tmp_path, 100) == [
+        "run a_shut: resumable states that are due could not be removed: made up",
+        "run sound: untouched for 72 hours; its 1 resumable states are removed",
+    ]
+
+
+@pytest.mark.parametrize("told", TOLD_BADLY)
+def test_hours_that_are_none_are_refused_and_stop_no_other_run(tmp_path: Path, told: dict[str, object]) -> None:
+    crafted = make_run(tmp_path, "crafted")
+    with Journal.open(crafted.ledger) as journal:
+        journal.append({"kind": "resume_hours", **told})
+        problem = (
+            "the ledger's record of kind resume_hours at seq 2: must have a whole number in 1..8760 as hours, "
+            f"got {told.get('hours')!r}; do not trust this run"
+        )
+        with pytest.raises(RecordError) as caught:
+            read_hours(journal.records())
+        assert str(caught.value) == problem
+    make_run(tmp_path, "sound")
+    assert sweep(tmp_path, 100) == [
+        f"run crafted: resumable states that are due could not be removed: {problem}",
+        "run sound: untouched for 72 hours; its 1 resumable states are removed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ({"states": "two", "hours": 72}, "must have a whole number >= 0 as states, got 'two'"),
+        ({"hours": 72}, "must have a whole number >= 0 as states, got None"),
+        ({"states": 2, "hours": 0}, "must have a whole number in 1..8760 as hours, got 0"),
+    ],
+)
+def test_a_loss_that_says_nothing_is_refused(told: dict[str, object], problem: str) -> None:
+    with pytest.raises(RecordError, match=f"kind states_removed at seq 7: {problem}; do not trust this run"):
+        describe_loss([{"kind": "states_removed", "seq": 7, "time": "2026-11-22", **told}])
+
+
+def test_a_file_of_no_moment_stops_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path)
+    facts = os.stat_result((0o600, 1, 1, 1, 0, 0, 0, 0, 10**15, 0))
+    monkeypatch.setattr("robustlab.record.orphans.list_entries", lambda _: {folder.resume / "x": facts})
+    assert sweep(tmp_path, 100) == [
+        f"run run1: resumable states that are due could not be removed: {folder.resume}: holds a file that was written "
+        "at no moment, got 1e+15 s; `touch` what lies there"
+    ]

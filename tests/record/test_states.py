@@ -183,6 +183,17 @@ def test_a_damaged_state_that_nobody_knows_just_goes(tmp_path: Path, journal: Jo
     assert not folder.exists() and journal.records() == []
 
 
+def test_a_state_of_another_version_is_refused_and_stays(tmp_path: Path, journal: Journal) -> None:
+    folder = make(tmp_path / "resume" / "cell" / "step-000004")
+    (folder / "state.json").write_text("{}")
+    (folder / "manifest.json").write_bytes(describe_files(folder, ("state.safetensors", "state.json")))
+    with pytest.raises(RecordError) as caught:
+        reconcile_states(tmp_path / "resume", journal.records(), journal.append)
+    told_ = "holds no state of this version: state.json has no digest; resume with the version that wrote it, or start"
+    assert str(caught.value) == f"{folder}: {told_} a new run; nothing was deleted"
+    assert folder.exists()
+
+
 def test_artefacts_elsewhere_are_not_touched(tmp_path: Path, journal: Journal) -> None:
     CustodyLog(journal.append).created("transcripts/a.json", "ab" * 32, "asked for")
     reconcile_states(tmp_path / "resume", journal.records(), journal.append)

@@ -142,7 +142,7 @@ def test_numbers_that_cannot_be_read_are_passed_over_though_their_hash_holds(
     rewrite(newest, "state.json", data)
     with pytest.raises(RecordError) as caught:
         read_state(newest)
-    remedy = "an older state is taken in its place"
+    remedy = "resume with the version that wrote it, or start a new run; nothing was deleted"
     assert str(caught.value) == f"{newest}: holds no state of this version: {error}; {remedy}"
     found = load_newest(tmp_path)
     assert found is not None and found.step == 4

@@ -105,23 +105,80 @@ def test_any_damaged_file_falls_back_to_the_state_before(
     assert balance(journal.records()).live == ("resume/cell/step-000004",)
 
 
-def test_numbers_that_are_none_fall_back(store: StateStore, resume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OTHER_VERSION = "resume with the version that wrote it, or start a new run; nothing was deleted"
+
+
+@pytest.mark.parametrize("numbers", ["{}", "[]", "[" * 9_000, '{"context": "ctx"}'], ids=range(4))
+def test_numbers_of_another_version_are_refused_and_cost_no_state(
+    store: StateStore, resume: Path, monkeypatch: pytest.MonkeyPatch, numbers: str
+) -> None:
     store.save(state_of(4), progress_of())
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "model_dump_json", lambda self: "{}")
+        patch.setattr(Progress, "model_dump_json", lambda self: numbers)
         store.save(state_of(8), progress_of())
-    found = store.load("ctx")
-    assert found is not None and found[0].step == 4
+    with pytest.raises(RecordError) as caught:
+        store.load("ctx")
+    folder = resume / "cell" / "step-000008"
+    assert str(caught.value) == f"{folder}: progress.json is none of this version; {OTHER_VERSION}"
+    assert steps_in(resume) == [8, 4]
 
 
-def test_a_state_of_another_modification_falls_back(store: StateStore, resume: Path, journal: Journal) -> None:
-    store.save(state_of(4), progress_of())
+def test_the_context_is_looked_at_before_the_schema(
+    store: StateStore, resume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("robustlab.train.state._SCHEMA", 99)
+        patch.setattr(Progress, "model_dump_json", lambda self: '{"context": "then", "novel": 1}')
+        store.save(state_of(4), progress_of())
+    with pytest.raises(RecordError, match="was made with another released target, other software"):
+        store.load("now")
+    assert steps_in(resume) == [4]
+
+
+def test_a_state_of_another_schema_is_refused_and_stays(
+    store: StateStore, resume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("robustlab.train.state._SCHEMA", 99)
+        store.save(state_of(4), progress_of())
+    with pytest.raises(RecordError) as caught:
+        store.load("ctx")
+    folder = resume / "cell" / "step-000004"
+    assert str(caught.value) == f"{folder}: holds no state of this version: ValueError; {OTHER_VERSION}"
+    assert steps_in(resume) == [4]
+
+
+def test_a_state_of_another_modification_is_refused_and_stays(store: StateStore, resume: Path) -> None:
     other = {"b.lora_A": torch.zeros(1)}
     store.save(replace(state_of(8), modification=other, digest=tensors_digest(other)), progress_of())
-    found = store.load("ctx", lambda: {"a.lora_A": torch.zeros(2, 3)})
-    assert found is not None and found[0].step == 4
-    ((_, why),) = whys(journal, "deleted")
-    assert why == "it cannot be gone on from: tensor a.lora_A is missing"
+    with pytest.raises(RecordError) as caught:
+        store.load("ctx", lambda: {"a.lora_A": torch.zeros(2, 3)})
+    remedy = "resume as the run was started, or start a new run"
+    assert str(caught.value) == f"{resume / 'cell' / 'step-000008'}: tensor a.lora_A is missing; {remedy}"
+    assert steps_in(resume) == [8]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("name", FILES)
+def test_a_disk_that_lets_nothing_be_read_costs_no_state(
+    store: StateStore, resume: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
+    store.save(state_of(4), progress_of())
+    whole = Path.lstat
+
+    def lstat(self: Path) -> os.stat_result:
+        if self.name == name:
+            raise OSError(number, os.strerror(number))
+        return whole(self)
+
+    head, folder = journal.head, resume / "cell" / "step-000004"
+    monkeypatch.setattr(Path, "lstat", lstat)
+    remedy = "look at the file system and its permissions, and resume the run; nothing was deleted"
+    for act in (lambda: store.load("ctx"), lambda: reconcile_states(resume, journal.records(), journal.append)):
+        with pytest.raises(RecordError) as caught:
+            act()
+        assert str(caught.value) == f"{folder}: cannot be read: {os.strerror(number)}; {remedy}"
+    assert (steps_in(resume), journal.head) == ([4], head)
 
 
 def test_no_state_that_can_be_gone_on_from_is_none(store: StateStore, resume: Path, journal: Journal) -> None:
