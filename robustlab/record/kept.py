@@ -245,6 +245,9 @@ def has_expired(found: Artefact, now: datetime) -> bool:
         found: The artefact.
         now: An aware moment.
 
+    Returns:
+        False too for one that has no end.
+
     Raises:
         CustodyError: If what the audit says of its end is no aware moment.
     """
