@@ -70,7 +70,7 @@ def _check(folder: RunFolder, found: Artefact, now: datetime, has_ended: bool) -
         if has_expired(found, now):
             remedy = "any `robustlab run`, `resume` or `label` removes it"
             yield CustodyError(str(path), f"should have been removed on {found.expires}", remedy)
-    except (TypeError, ValueError):
+    except CustodyError:
         yield CustodyError(str(path), f"has an expiry that is none, got {found.expires!r}", _DISTRUST)
     problem = _compare(folder, found, path)
     if problem is not None:
