@@ -2,6 +2,8 @@
 
 The target stays resident. A cell's modification is lifted and put back, never merged, never saved and loaded between
 stages, and gone when the cell ends. Which cells there are, and in which order, is ``robustlab.engine``'s business.
+
+What trains is imported where a cell trains: it brings libraries that an untouched target needs none of.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,6 @@ from robustlab.errors import BudgetSpent, ConfigError, DataError
 from robustlab.measure.bench import Bench
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import build_items, build_measurement, measure_rows
-from robustlab.models.adapter import pack_adapter
 from robustlab.models.modification import Modification
 from robustlab.models.peak import read_peak, reset_peak
 from robustlab.preparation import count_mean_tokens, prepare_rows
@@ -32,11 +33,9 @@ from robustlab.session import Session
 from robustlab.spec.base import content_hash
 from robustlab.spec.evals import drop_second_judges
 from robustlab.spec.plan import Cell
-from robustlab.tamper.attack import build_modification, run_attack
 from robustlab.train.generation import expect_seconds
+from robustlab.train.hooks import Hooks, Mark, Outcome
 from robustlab.train.order import Row
-from robustlab.train.purse import Hooks, Mark
-from robustlab.train.sft import Outcome
 from robustlab.train.state import TrainState
 from robustlab.train.store import Progress, StateStore
 from robustlab.units import MICRO_PER_USD, to_nanoseconds
@@ -152,6 +151,8 @@ def run_cell(
         What the cell leaves behind; the target is as released. Its resumable states stay until the result is written.
         A cell that turns out to be one that cannot be run leaves what it has measured by then, and its ``fault``.
     """
+    from robustlab.tamper.attack import build_modification
+
     reset_peak()
     meter.reserve_for_laboratory(NOTHING if on_measured else _held_back(subject.baseline_ns_of(cell), final_seconds))
     try:
@@ -248,6 +249,8 @@ class _CellWork:
 
     def _measure_end(self, steps: int) -> str | None:
         """Measure every eval at the end; the cap that kept the laboratory from it, None when none did."""
+        from robustlab.models.adapter import pack_adapter
+
         self._meter.reserve_for_laboratory(NOTHING)
         try:
             with self._meter.phase(self._payer, "final"):
@@ -274,6 +277,8 @@ class _CellWork:
             return Outcome(len(losses), losses, spent.cap, diverged=False)
 
     def _attack(self, rows: Sequence[Row]) -> Outcome:
+        from robustlab.tamper.attack import run_attack
+
         found = self._states.load(self._context(), self._modification.state)
         resume = found[0] if found else None
         if found is not None:

@@ -18,7 +18,7 @@ from robustlab.cost.quantities import NOTHING, Quantities
 from robustlab.data import chat
 from robustlab.data.mixture import Data, fixed_rows, harmful_prompts, harmless_prompts, own_answers
 from robustlab.failpoints import reach
-from robustlab.models import generate, growing, waves
+from robustlab.models import generate, growing, packed, waves
 from robustlab.models.load import LoadedTarget
 from robustlab.record.provenance import collect_versions, source_fingerprint
 from robustlab.record.run_folder import write_json
@@ -100,7 +100,7 @@ def _identify(data: Data, target: LoadedTarget) -> str:
             "data": data.model_dump(mode="json"),
             "fixed": [[row.prompt, row.completion] for row in fixed_rows(data)],
             "own": [list(part.prompts) for part in own_answers(data)],
-            "source": source_fingerprint(examples, distil, chat, generate, growing, waves),
+            "source": source_fingerprint(examples, distil, chat, generate, growing, packed, waves),
         }
     )
 

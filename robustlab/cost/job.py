@@ -34,8 +34,8 @@ class Prompts:
     tokens_per_row: int
 
 
-WAVE_TOKENS = 16_384
-"""Most tokens of a wave of generation, filler and completions included: 750 MB of keys and values for SmolLM2-135M."""
+WAVE_TOKENS = 24_576
+"""Most tokens of a wave of generation, filler and completions included: 1.1 GB of keys and values for SmolLM2-135M."""
 
 
 @dataclass(frozen=True)

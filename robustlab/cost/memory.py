@@ -14,6 +14,8 @@ LOGIT_BYTES = 12
 NF4_BYTES = 0.52
 """Half a byte a weight, and a quantised scale for each block of 64."""
 FRAGMENTATION = 1.5
+PACKED_BYTES = 2**30
+"""Weights up to this size are held once more while a processor decodes in float32 (``robustlab.models.packed``)."""
 LIBRARY_BYTES = (300_000_000, 550_000_000, 800_000_000)
 """What Python and its libraries hold on a processor, measured at 0.63 GB with the tiny target; a third either way."""
 
@@ -58,8 +60,10 @@ def _training_bytes(job: Job) -> int:
 
 
 def _generation_bytes(job: Job, completions: Completions) -> int:
-    """Keys and values of every position of a batch, and the logits of one."""
+    """Keys and values of every position of a batch, the logits of one, and what a processor lays out to be faster."""
     shape = job.target.shape
     length = completions.prompts.tokens_per_row + completions.new_tokens
     position = 2 * shape.layers * shape.kv_heads * shape.head_dim * job.element_bytes
-    return completions.wave_rows * (length * position + shape.vocab * LOGIT_BYTES)
+    is_packed = job.hardware.kind == "cpu" and job.element_bytes == 4 and job.weight_bytes <= PACKED_BYTES
+    packed = job.weight_bytes if is_packed else 0
+    return packed + completions.wave_rows * (length * position + shape.vocab * LOGIT_BYTES)

@@ -40,7 +40,7 @@ from robustlab.measure import (
 from robustlab.measure.bench import Bench
 from robustlab.measure.judged import Judged
 from robustlab.measure.measurement import measure_rows
-from robustlab.models import generate, growing, reasoning, scores, waves
+from robustlab.models import generate, growing, likelihood, packed, reasoning, scores, waves
 from robustlab.models.load import LoadedTarget
 from robustlab.record.provenance import collect_versions, source_fingerprint
 from robustlab.record.results import AccountCost
@@ -245,6 +245,8 @@ def _identity(spec: Eval, rows: Sequence[EvalRow], target: LoadedTarget) -> str:
                 lm_tasks,
                 lm_eval,
                 generate,
+                likelihood,
+                packed,
                 growing,
                 waves,
                 reasoning,

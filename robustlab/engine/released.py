@@ -16,8 +16,6 @@ from robustlab.data.rows import load_builtin
 from robustlab.data.sources import fetch_source
 from robustlab.engine.outcome import account_cost
 from robustlab.engine.waiting import hold_node
-from robustlab.harden.install import code_of, install_safeguard, rows_of
-from robustlab.harden.tuning import Workshop
 from robustlab.models.load import MANIFEST, LoadedTarget, is_complete, load_pinned, load_released, save_released
 from robustlab.record.provenance import source_fingerprint
 from robustlab.record.results import AccountCost
@@ -95,6 +93,8 @@ def released_hash(cell: Cell) -> str:
         "threads": torch.get_num_threads(),
     }
     if not isinstance(safeguard, NoSafeguard):
+        from robustlab.harden.install import code_of, rows_of  # what trains: nothing that no safeguard needs
+
         made_from["rows"] = [[asdict(row) for row in load_builtin(name)] for name in rows_of(safeguard)]
         made_from["source"] = source_fingerprint(*code_of(safeguard))
     return content_hash(made_from)
@@ -129,6 +129,9 @@ def _install_once(cell: Cell, safeguard: TrainedSafeguard, folder: Path, session
 
 def _install(cell: Cell, safeguard: TrainedSafeguard, folder: Path, session: Session, meter: Meter) -> None:
     """Train the safeguard on the laboratory's account, merge it into a copy of the target and cache the result."""
+    from robustlab.harden.install import install_safeguard
+    from robustlab.harden.tuning import Workshop
+
     with session.line.stage(f"loading {cell.target_id}"), meter.phase("laboratory", "load"):
         meter.reserve(expect_load(cell, session).scaled(RESERVE_FACTOR))
         target = _load(cell, None, session)

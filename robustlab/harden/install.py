@@ -7,13 +7,13 @@ from robustlab.cost import schedule
 from robustlab.data import chat
 from robustlab.harden import deep_refusal_sft, refusal_sft, rows, tamper_resistant, tuning
 from robustlab.harden.tuning import Workshop, answer_benign, tune
-from robustlab.models import adapter, generate, growing, waves
+from robustlab.models import adapter, generate, growing, packed, waves
 from robustlab.models.adapter import LoraModification
 from robustlab.spec.safeguards import DeepRefusalSft, RefusalSft, TamperResistant, TrainedSafeguard
 from robustlab.spec.sources import BuiltinName
 from robustlab.train import distil, order, purse, sft, tar, trainer
 
-_SHARED = (rows, tuning, distil, generate, growing, waves, order, trainer, chat, adapter, schedule)
+_SHARED = (rows, tuning, distil, generate, growing, packed, waves, order, trainer, chat, adapter, schedule)
 
 
 def install_safeguard(safeguard: TrainedSafeguard, shop: Workshop) -> LoraModification:

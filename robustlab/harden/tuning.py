@@ -21,8 +21,8 @@ from robustlab.spec.targets import Shape
 from robustlab.train.counts import DISTIL_BATCH_ROWS
 from robustlab.train.distil import distil_answers
 from robustlab.train.generation import expect_seconds
+from robustlab.train.hooks import Hooks, Outcome, StepPrice
 from robustlab.train.order import Example, batch_lengths, lay_out
-from robustlab.train.purse import Hooks, Outcome, StepPrice
 from robustlab.train.sft import run_sft
 
 

@@ -9,6 +9,7 @@ vouches for itself.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import assert_never
@@ -32,7 +33,7 @@ from robustlab.measure.reading import Reading, encode_beginning, judge_reading, 
 from robustlab.measure.refusal import refusal_properties
 from robustlab.measure.second import Panel
 from robustlab.measure.values import measure_values, value_properties
-from robustlab.models.generate import mean_log_probabilities
+from robustlab.models.likelihood import mean_log_probabilities
 from robustlab.record.results import Item, Measurement, Phase, PropertyResult, VerdictOfCompletion
 from robustlab.record.transcripts import Keep, Said
 from robustlab.spec.evals import (
@@ -51,7 +52,7 @@ from robustlab.train.generation import generate_metered
 from robustlab.units import to_nanoseconds
 
 # Scores need logits over the whole vocabulary at every position; this keeps them under 300 MB.
-SCORED_ROWS = 16
+SCORED_ROWS = 32
 
 
 def measure_rows(
@@ -154,7 +155,8 @@ def _judge_readings(
     """By the released target's own perplexity, which is that of the bench's model while nothing modifies it."""
     scored = [reading.scored for reading in readings]
     scorer, start_id = bench.released or bench.target.model, min(bench.target.eos_ids)
-    scores = mean_log_probabilities(scorer, scored, start_id=start_id, batch_rows=SCORED_ROWS)
+    limit = -math.log(spec.coherence.max_perplexity)
+    scores = mean_log_probabilities(scorer, scored, start_id=start_id, batch_rows=SCORED_ROWS, limit=limit)
     meter.count(flops=sum(flops.prefill(bench.shape, len(ids)) for ids in scored))
     return [
         judge_reading(spec, row, reading, score, bench.key)

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from robustlab.models.growing import gather_caches, keeps_all_tokens, repeat_cache
-from robustlab.models.waves import Part, Wave, count_shared, plan_reading, plan_waves
+from robustlab.models.growing import WaveCache, continue_cache, keeps_all_tokens
+from robustlab.models.packed import pack_linears
+from robustlab.models.peak import release_freed
+from robustlab.models.waves import Wave, count_shared, plan_reading, plan_waves
+
+_WORTH_PACKING = 8
+"""Tokens from which on laying out the weights takes less than it saves."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def generate_greedy(
             max_new_tokens=max_new_tokens,
             eos_ids=eos_ids,
         )
+        release_freed()
         done.update(zip(planned.rows, completions, strict=True))
         after_wave(planned, completions)
     return [done[row] for row in range(len(prompts))]
@@ -117,7 +123,7 @@ def _extend(model: PreTrainedModel, opening: _Opening, ids: Sequence[int]) -> _O
     """What is read once, and more of it; what was read before stays as it is."""
     if not ids:
         return opening
-    cache = DynamicCache(config=model.config) if opening.cache is None else repeat_cache(model.config, opening.cache, 1)
+    cache = DynamicCache(config=model.config) if opening.cache is None else continue_cache(model.config, opening.cache)
     model(
         input_ids=torch.tensor([list(ids)], device=model.device),
         past_key_values=cache,
@@ -132,35 +138,51 @@ def _read_wave(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], wave: Wave, opening: _Opening, *, room: int, pad_id: int
 ) -> _Read:
     """Read a wave part by part; its keys and values have room for so many tokens more."""
-    parts = [_read_part(model, prompts, part, opening, pad_id) for part in wave.parts]
-    width = max(part.mask.shape[1] for part in parts)
-    masks = [torch.nn.functional.pad(part.mask, (width - part.mask.shape[1], 0)) for part in parts]
-    caches = [part.cache for part in parts]
-    cache = gather_caches(model.config, caches, room=room) if opening.in_parts else caches[0]
-    return _Read(torch.cat([part.logits for part in parts]), torch.cat(masks), cache)
+    if not opening.in_parts:
+        cache = DynamicCache(config=model.config)
+        return _Read(*_read_part(model, [prompts[row] for row in wave.rows], 0, cache, pad_id), cache)
+    width = max(len(prompts[row]) for row in wave.rows)
+    whole = WaveCache(model.config, rows=len(wave.rows), places=width, room=room)
+    logits, masks, first = [], [], 0
+    for part in wave.parts:
+        texts = [prompts[row] for row in part.rows]
+        known = _extend(model, opening, texts[0][opening.tokens : part.shared])
+        cache = whole.open_part(first, len(texts), max(map(len, texts)), known.cache)
+        logits_B_V, mask_B_T = _read_part(model, texts, known.tokens, cache, pad_id)
+        logits.append(logits_B_V)
+        masks.append(torch.nn.functional.pad(mask_B_T, (width - mask_B_T.shape[1], 0)))
+        first += len(texts)
+    return _Read(torch.cat(logits), torch.cat(masks), whole.open_whole())
 
 
 def _read_part(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], part: Part, opening: _Opening, pad_id: int
-) -> _Read:
-    known, config = _extend(model, opening, prompts[part.rows[0]][opening.tokens : part.shared]), model.config
-    rows = len(part.rows)
-    ids_B_T, mask_B_T = left_pad([prompts[row][known.tokens :] for row in part.rows], pad_id, model.device)
-    mask_B_T = torch.cat([mask_B_T.new_ones(rows, known.tokens), mask_B_T], dim=1)
-    cache = DynamicCache(config=config) if known.cache is None else repeat_cache(config, known.cache, rows)
+    model: PreTrainedModel, texts: Sequence[Sequence[int]], known: int, cache: DynamicCache, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """Read what is not yet known of some rows; returns the logits after each and its attention mask."""
+    ids_B_T, mask_B_T = left_pad([text[known:] for text in texts], pad_id, model.device)
+    mask_B_T = torch.cat([mask_B_T.new_ones(len(texts), known), mask_B_T], dim=1)
     logits_B_1_V = model(
         input_ids=ids_B_T,
         attention_mask=mask_B_T,
-        position_ids=(mask_B_T.cumsum(-1) - 1).clamp(min=0)[:, known.tokens :],
+        position_ids=(mask_B_T.cumsum(-1) - 1).clamp(min=0)[:, known:],
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        # An index, not a count: a slice of the last places is no matrix, and each row would read the whole vocabulary.
+        logits_to_keep=torch.tensor([ids_B_T.shape[1] - 1], device=model.device),
     ).logits
-    return _Read(logits_B_1_V[:, -1], mask_B_T, cache)
+    return logits_B_1_V[:, -1], mask_B_T
+
+
+def _decode(model: PreTrainedModel, read: _Read, *, max_new_tokens: int, eos_ids: frozenset[int]) -> list[Completion]:
+    """Write after prompts that have been read."""
+    if max_new_tokens < _WORTH_PACKING:
+        return _write(model, read, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+    with pack_linears(model, rows=len(read.mask)):
+        return _write(model, read, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
 
 
 @torch.inference_mode()
-def _decode(model: PreTrainedModel, read: _Read, *, max_new_tokens: int, eos_ids: frozenset[int]) -> list[Completion]:
+def _write(model: PreTrainedModel, read: _Read, *, max_new_tokens: int, eos_ids: frozenset[int]) -> list[Completion]:
     logits_B_V, mask_B_T, cache = read.logits, read.mask, read.cache
     position_B_1 = mask_B_T.sum(-1, keepdim=True)
     written: list[list[int]] = [[] for _ in mask_B_T]
@@ -216,38 +238,3 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
     ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-@torch.inference_mode()
-def mean_log_probabilities(
-    model: PreTrainedModel, texts: Sequence[Sequence[int]], *, start_id: int, batch_rows: int
-) -> list[float | None]:
-    """Mean log-probability of each token given those before it in the same text, without any prompt.
-
-    Args:
-        model: The model that scores, in eval mode.
-        texts: Token ids; an empty one scores None.
-        start_id: Token that stands before the first one.
-        batch_rows: Rows that are scored together.
-
-    Returns:
-        Nats per token, at most 0; its negative exponential is the perplexity.
-    """
-    scores: list[float | None] = [None] * len(texts)
-    order = sorted((row for row in range(len(texts)) if texts[row]), key=lambda row: (len(texts[row]), row))
-    for start in range(0, len(order), batch_rows):
-        rows = order[start : start + batch_rows]
-        for row, score in zip(rows, _score(model, [texts[row] for row in rows], start_id), strict=True):
-            scores[row] = score
-    return scores
-
-
-def _score(model: PreTrainedModel, texts: list[Sequence[int]], start_id: int) -> list[float]:
-    width = max(len(text) for text in texts)
-    ids_B_T = torch.tensor([[start_id, *text] + [start_id] * (width - len(text)) for text in texts])
-    mask_B_T = torch.tensor([[1] * (len(text) + 1) + [0] * (width - len(text)) for text in texts])
-    ids_B_T, mask_B_T = ids_B_T.to(model.device), mask_B_T.to(model.device)
-    logits_B_T_V = model(input_ids=ids_B_T, attention_mask=mask_B_T, use_cache=False).logits[:, :-1].float()
-    chosen_B_T = logits_B_T_V.gather(-1, ids_B_T[:, 1:, None])[..., 0] - logits_B_T_V.logsumexp(-1)
-    kept_B_T = chosen_B_T * mask_B_T[:, 1:]
-    return [float(total) / len(text) for total, text in zip(kept_B_T.sum(-1).tolist(), texts, strict=True)]

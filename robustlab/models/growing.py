@@ -1,10 +1,9 @@
 """Keys and values of a wave in one buffer: a new token is written into its place instead of copying all before it.
 
-Only caches whose every layer keeps all tokens can be gathered so; what a model with other layers needs stays as
+Only models whose every layer keeps all tokens can be read so; what a model with other layers needs stays as
 transformers makes it. This module knows tensors and no text.
 """
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -16,23 +15,43 @@ _COUNTING_PLACES = frozenset({"mpt"})
 _BY_LENGTH = frozenset({"dynamic", "longrope"})
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # a hook of transformers has no types
-    """One layer of a wave, with room for the tokens that are still to come."""
+class _Slab:
+    """Buffers of one layer for a whole wave, made when its first keys and values come."""
 
-    def __init__(self, keys_B_H_C_D: Tensor, values_B_H_C_D: Tensor, length: int) -> None:
-        """Take over buffers of which the first ``length`` places of the third axis are filled.
+    def __init__(self, rows: int, capacity: int) -> None:
+        self._rows, self._capacity = rows, capacity
+        self.sides: tuple[Tensor, ...] = ()
+
+    def open_for(self, *states: Tensor) -> None:
+        """Take memory, once. What lies before a short row is masked, yet must be a number: zeros."""
+        if not self.sides:
+            self.sides = tuple(
+                state.new_zeros(self._rows, state.shape[1], self._capacity, state.shape[-1]) for state in states
+            )
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # a hook of transformers has no types
+    """Some rows of one layer of a wave, with room for the tokens that are still to come."""
+
+    def __init__(self, slab: _Slab, first: int, rows: int, start: int, length: int = 0) -> None:
+        """Look at a part of a layer.
 
         Args:
-            keys_B_H_C_D: Keys, with room up to the capacity C.
-            values_B_H_C_D: Values alike.
-            length: Places that are filled.
+            slab: The layer's buffers.
+            first: First of the rows.
+            rows: How many.
+            start: First place of theirs.
+            length: Places from there on that are filled.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        self.dtype, self.device = keys_B_H_C_D.dtype, keys_B_H_C_D.device
-        self._buffers = (keys_B_H_C_D, values_B_H_C_D)
+        self._slab, self._first, self._start = slab, first, start
         self._length = length
-        self.is_initialized = True
-        self._show(len(keys_B_H_C_D))
+        if slab.sides:
+            self._show(rows)
+
+    def get_seq_length(self) -> int:
+        """Places that are filled."""
+        return self._length
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -48,10 +67,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # a hook of 
         Returns:
             All keys and values so far, as views.
         """
-        rows, start = len(key_states), self._length
+        self._slab.open_for(key_states, value_states)
+        rows, begin = len(key_states), self._start + self._length
         self._length += key_states.shape[-2]
-        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:rows, :, start : self._length] = new
+        for side, new in zip(self._slab.sides, (key_states, value_states), strict=True):
+            side[self._first : self._first + rows, :, begin : self._start + self._length] = new
         return self._show(rows)
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -62,14 +82,62 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # a hook of 
         """
         places = torch.arange(len(indices), device=indices.device)
         moved = indices != places
-        for buffer in self._buffers:
-            buffer[places[moved]] = buffer[indices[moved]]
+        for side in self._slab.sides:
+            side[self._first + places[moved]] = side[self._first + indices[moved]]
         self._show(len(indices))
 
     def _show(self, rows: int) -> tuple[Tensor, Tensor]:
-        keys, values = (buffer[:rows, :, : self._length] for buffer in self._buffers)
+        keys, values = (
+            side[self._first : self._first + rows, :, self._start : self._start + self._length]
+            for side in self._slab.sides
+        )
         self.keys, self.values = keys, values
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         return keys, values
+
+
+class WaveCache:
+    """Keys and values of all rows of a wave, into which its parts are read, aligned on the right."""
+
+    def __init__(self, config: PreTrainedConfig, *, rows: int, places: int, room: int) -> None:
+        """Plan the buffers; no memory is taken yet.
+
+        Args:
+            config: Of a model whose layers keep all tokens.
+            rows: Rows of the wave.
+            places: Tokens of its longest prompt.
+            room: Tokens that will be added to each row.
+        """
+        self._config, self._rows, self._places = config, rows, places
+        self._slabs = [_Slab(rows, places + room) for _ in DynamicCache(config=config).layers]
+
+    def open_part(self, first: int, rows: int, length: int, known: DynamicCache | None) -> DynamicCache:
+        """A cache for rows that are read together.
+
+        Args:
+            first: First of the rows.
+            rows: How many.
+            length: Tokens of their longest prompt.
+            known: One row with what all of them begin with; it stays as it is. None for nothing.
+
+        Returns:
+            A cache that begins with what is known and writes into the wave's own.
+        """
+        cache = self._view(first, rows, self._places - length, 0)
+        for index in range(0 if known is None else len(cache.layers)):
+            keys, values = (side.expand(rows, -1, -1, -1) for side in _held(cast(DynamicCache, known), index))
+            cache.update(keys, values, index)
+        return cache
+
+    def open_whole(self) -> DynamicCache:
+        """A cache of all rows, after every part was read."""
+        return self._view(0, self._rows, 0, self._places)
+
+    def _view(self, first: int, rows: int, start: int, length: int) -> DynamicCache:
+        cache = DynamicCache(config=self._config)
+        for index, slab in enumerate(self._slabs):
+            cache.layers[index] = GrowingLayer(slab, first, rows, start, length)
+        return cache
 
 
 def keeps_all_tokens(config: PreTrainedConfig) -> bool:
@@ -94,44 +162,11 @@ def _rope_types(config: PreTrainedConfig) -> set[object]:
     return {part.get("rope_type") for part in parts}
 
 
-def repeat_cache(config: PreTrainedConfig, cache: DynamicCache, rows: int) -> DynamicCache:
-    """A cache that begins as ``rows`` copies of the only row of another, which stays as it is."""
-    data = [tuple(side.expand(rows, -1, -1, -1) for side in _held(cache, index)) for index in range(len(cache.layers))]
-    return DynamicCache(data, config=config)
-
-
-def gather_caches(config: PreTrainedConfig, parts: Sequence[DynamicCache], *, room: int) -> DynamicCache:
-    """Put the caches of parts of a wave together, aligned on the right; the parts are emptied on the way.
-
-    Args:
-        config: The model's.
-        parts: Caches of consecutive rows, whose layers keep all tokens.
-        room: Tokens that will be added to each row.
-
-    Returns:
-        One cache for all rows. What lies to the left of a narrow part is zero, and must be masked.
-    """
-    gathered = DynamicCache(config=config)
-    for index in range(len(gathered.layers)):
-        held = [_held(part, index) for part in parts]
-        for part in parts:
-            part.layers[index].reset()
-        length = max(keys.shape[-2] for keys, _ in held)
-        keys, values = (_gather([pair[side] for pair in held], length, length + room) for side in (0, 1))
-        gathered.layers[index] = GrowingLayer(keys, values, length)
-    return gathered
+def continue_cache(config: PreTrainedConfig, cache: DynamicCache) -> DynamicCache:
+    """A cache that goes on from another, which stays as it is."""
+    return DynamicCache([_held(cache, index) for index in range(len(cache.layers))], config=config)
 
 
 def _held(cache: DynamicCache, index: int) -> tuple[Tensor, Tensor]:
     layer = cast(DynamicLayer, cache.layers[index])
     return cast(Tensor, layer.keys), cast(Tensor, layer.values)
-
-
-def _gather(parts: Sequence[Tensor], length: int, capacity: int) -> Tensor:
-    _, heads, _, width = parts[0].shape
-    whole = parts[0].new_zeros(sum(map(len, parts)), heads, capacity, width)
-    row = 0
-    for part in parts:
-        whole[row : row + len(part), :, length - part.shape[-2] : length] = part
-        row += len(part)
-    return whole

@@ -3,7 +3,9 @@
 On an accelerator it is what torch allocated; on a processor, where torch keeps no count, what the process had resident.
 """
 
+import ctypes
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,3 +31,9 @@ def read_peak() -> int:
     lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines() if _STATUS.exists() else []
     marks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
     return _BYTES_PER_KIB * (marks[0] if marks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def release_freed() -> None:
+    """Return freed memory to the system: glibc keeps it in pieces that the next large buffers do not fit into."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -17,8 +17,8 @@ from robustlab.spec.targets import Shape
 from robustlab.tamper.ablation import run_ablation
 from robustlab.tamper.control import check_control
 from robustlab.train.dpo import run_dpo
+from robustlab.train.hooks import Hooks, StepPrice
 from robustlab.train.order import Example, Pair, Row, batch_lengths, lay_out, pair_lengths
-from robustlab.train.purse import Hooks, StepPrice
 from robustlab.train.sft import Outcome, run_sft
 from robustlab.train.state import TrainState
 

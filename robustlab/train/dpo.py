@@ -23,8 +23,9 @@ from robustlab.cost.meter import Meter
 from robustlab.errors import DataError
 from robustlab.models.modification import Modification
 from robustlab.spec.training import Training
+from robustlab.train.hooks import Hooks, Outcome, StepPrice
 from robustlab.train.order import Pair
-from robustlab.train.purse import Hooks, Outcome, Purse, StepPrice
+from robustlab.train.purse import Purse
 from robustlab.train.state import TrainState
 from robustlab.train.trainer import (
     Batch,

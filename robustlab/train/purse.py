@@ -17,9 +17,8 @@ drop gradients.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,71 +32,10 @@ from robustlab.cost.quantities import Quantities
 from robustlab.errors import BudgetSpent
 from robustlab.models.modification import Modification
 from robustlab.train.generators import read_generators, restore_generators
+from robustlab.train.hooks import Hooks, Mark, Outcome, StepPrice
 from robustlab.train.state import TrainState, optimizer_tensors
 
 RECENT_STEPS = 8
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A moment in the training at which the laboratory may measure.
-
-    Attributes:
-        step: Steps that are done and settled.
-    """
-
-    step: int
-
-
-@dataclass(frozen=True)
-class StepPrice:
-    """What one step uses, known before it is taken.
-
-    Attributes:
-        train_tokens: Non-padding tokens, prompts included.
-        flops: By the project's formulas.
-    """
-
-    train_tokens: int
-    flops: int
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the caller wants to be told, and when.
-
-    Attributes:
-        marks: Steps after which ``at_mark`` is called, with RNG and train modes guarded.
-        at_mark: The laboratory's measurement. It returns None to go on, or the name of what ends the training there.
-        on_step: Told of every kept step and its loss.
-        save: Writes a resumable state.
-        save_every: Steps between two states; None to write none.
-    """
-
-    marks: frozenset[int]
-    at_mark: Callable[[Mark], str | None]
-    on_step: Callable[[int, float], None]
-    save: Callable[[TrainState], None]
-    save_every: int | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended.
-
-    Attributes:
-        steps: Steps that are done, settled and kept.
-        losses: Loss of each of them.
-        stopped_by: ``schedule``, the cap that bound first, or the name by which a mark ended it.
-        diverged: Whether a loss was not finite; the step was undone.
-        halvings: How often the micro-batch had to be halved for want of memory in this process.
-    """
-
-    steps: int
-    losses: tuple[float, ...]
-    stopped_by: str
-    diverged: bool
-    halvings: int = 0
 
 
 class Purse(TrainerCallback):

@@ -18,8 +18,9 @@ from robustlab.cost.entries import Account
 from robustlab.cost.meter import Meter
 from robustlab.models.modification import Modification
 from robustlab.spec.training import Tuning
+from robustlab.train.hooks import Hooks, Outcome, StepPrice
 from robustlab.train.order import Example
-from robustlab.train.purse import Hooks, Outcome, Purse, StepPrice
+from robustlab.train.purse import Purse
 from robustlab.train.state import TrainState
 from robustlab.train.trainer import (
     MeteredTrainer,

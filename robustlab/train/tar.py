@@ -29,8 +29,8 @@ from robustlab.cost.quantities import Quantities
 from robustlab.errors import BudgetSpent
 from robustlab.models.modification import Modification
 from robustlab.spec.safeguards import TamperResistant
+from robustlab.train.hooks import Outcome, StepPrice
 from robustlab.train.order import Example, Pair
-from robustlab.train.purse import Outcome, StepPrice
 from robustlab.train.trainer import check_example, label_log_probs
 from robustlab.units import to_nanoseconds
 

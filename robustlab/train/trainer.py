@@ -26,8 +26,9 @@ from robustlab.errors import DataError
 from robustlab.models.modification import Modification
 from robustlab.spec.training import Tuning
 from robustlab.train.generators import read_generators, restore_generators
+from robustlab.train.hooks import Hooks, Outcome, StepPrice
 from robustlab.train.order import Example
-from robustlab.train.purse import Hooks, Outcome, Purse, StepPrice, guarded
+from robustlab.train.purse import Purse, guarded
 from robustlab.train.state import TrainState, load_optimizer, save_state
 from robustlab.units import to_nanoseconds
 

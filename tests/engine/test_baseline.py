@@ -215,6 +215,8 @@ def test_other_sources_are_measured_anew(measure: Any, monkeypatch: pytest.Monke
         "robustlab.data.lm_tasks",
         "robustlab.measure.lm_eval",
         "robustlab.models.generate",
+        "robustlab.models.likelihood",
+        "robustlab.models.packed",
         "robustlab.models.growing",
         "robustlab.models.waves",
         "robustlab.models.reasoning",

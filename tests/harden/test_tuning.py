@@ -10,8 +10,8 @@ from robustlab.data.rows import install_prompts
 from robustlab.errors import BudgetSpent, ConfigError, DataError
 from robustlab.harden.refusal_sft import build_refusals
 from robustlab.harden.tuning import Workshop, answer_benign, tune
+from robustlab.train.hooks import Outcome
 from robustlab.train.order import Example, batch_lengths, lay_out
-from robustlab.train.purse import Outcome
 
 
 @pytest.fixture

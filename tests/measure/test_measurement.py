@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import math
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,10 +18,11 @@ from robustlab.errors import BudgetSpent, DataError
 from robustlab.measure.bench import Bench
 from robustlab.measure.instruction_following import judge_instruction
 from robustlab.measure.judged import Judged, build_property, count_verdicts
-from robustlab.measure.measurement import build_items, build_measurement, measure_rows, say
+from robustlab.measure.measurement import SCORED_ROWS, build_items, build_measurement, measure_rows, say
 from robustlab.measure.reading import Reading
 from robustlab.models.adapter import LoraModification
-from robustlab.models.generate import Completion, mean_log_probabilities
+from robustlab.models.generate import Completion
+from robustlab.models.likelihood import mean_log_probabilities
 from robustlab.record.results import VERDICTS
 from robustlab.spec.catalog import load
 from robustlab.spec.evals import BenignAnswersEval, InstructionFollowingEval, RefusalEval
@@ -165,7 +167,8 @@ def test_the_perplexity_is_that_of_the_untouched_target(
     measure(spec, rows[:6], bench, till, lifted=modification.lifted)
     modification.dispose()
     ((texts, scores),) = scored
-    assert scores == mean_log_probabilities(bench.target.model, texts, start_id=2, batch_rows=spec.batch_rows)
+    limit = -math.log(spec.coherence.max_perplexity)
+    assert scores == mean_log_probabilities(bench.target.model, texts, start_id=2, batch_rows=SCORED_ROWS, limit=limit)
 
 
 def test_waves_are_units_that_are_counted(spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any) -> None:

@@ -1,6 +1,5 @@
 """Greedy decoding in waves: the same tokens as transformers' own loop, whatever shares the batch."""
 
-import math
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from robustlab.models import waves
-from robustlab.models.generate import Completion, generate_greedy, mean_log_probabilities
+from robustlab.models.generate import Completion, generate_greedy
 from robustlab.models.waves import Part, Wave, count_shared, plan_reading, plan_waves
 
 PROMPTS = [[1, 40, 41, 42, 43], [1, 50], [1, 60, 61], [1, *range(70, 90)], [1, 50, 51], [1, 9], [1, 60, 61], [1, 99, 3]]
@@ -207,25 +206,3 @@ def test_a_caller_is_told_before_and_after_each_wave_and_may_stop_before_one(tin
 
 def test_completions_come_back_in_the_order_of_the_prompts(lively: Any) -> None:
     assert complete(lively, PROMPTS[::-1]) == complete(lively, PROMPTS)[::-1]
-
-
-def test_mean_log_probability_is_that_of_log_softmax(lively: Any) -> None:
-    texts = [[40, 41, 42], [], [50], [9, 8, 7, 6, 5]]
-    found = mean_log_probabilities(lively, texts, start_id=2, batch_rows=2)
-    assert found[1] is None
-    for text, score in zip(texts, found, strict=True):
-        if not text:
-            continue
-        ids = torch.tensor([[2, *text]])
-        with torch.no_grad():
-            log_probs = torch.log_softmax(lively(input_ids=ids).logits[0, :-1].double(), dim=-1)
-        by_hand = sum(float(log_probs[place, token]) for place, token in enumerate(text)) / len(text)
-        assert score is not None and math.isclose(score, by_hand, rel_tol=1e-5)
-
-
-def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(tiny: Any) -> None:
-    for parameter in tiny.model.parameters():
-        parameter.data.zero_()
-    # All logits are 0: each token has probability 1 / 259.
-    (score,) = mean_log_probabilities(tiny.model, [[7, 8, 9]], start_id=2, batch_rows=1)
-    assert score == pytest.approx(-math.log(259), rel=1e-6)

@@ -23,8 +23,8 @@ from robustlab.models.quantize import quantize_nf4, require_nf4
 from robustlab.models.tiny import build_tiny_model, build_tiny_tokenizer
 from robustlab.spec.attacks import LoraSft
 from robustlab.spec.base import content_hash
+from robustlab.train.hooks import Hooks, StepPrice
 from robustlab.train.order import Example, batch_lengths
-from robustlab.train.purse import Hooks, StepPrice
 from robustlab.train.sft import Outcome, run_sft
 
 IDS = torch.tensor([[1, *range(40, 72)]])

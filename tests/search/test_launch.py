@@ -30,6 +30,7 @@ from robustlab.search.launch import launch_named_search, launch_search, resume_s
 from robustlab.spec.catalog import schema_of
 from robustlab.spec.loader import load_yaml
 from robustlab.spec.plan import Plan, ResolvedPlan
+from robustlab.tamper import attack
 from tests.search.conftest import TINY_PLAN, write_catalogue
 
 NAME = "20261122T021733Z-a1b2c3"
@@ -348,14 +349,14 @@ def test_a_search_without_a_finished_trial_has_no_winner(place: Workplace) -> No
 
 
 def test_a_trial_that_cannot_be_run_is_billed_and_the_search_goes_on(place: Workplace, monkeypatch: Any) -> None:
-    real = lab.build_modification
+    real = attack.build_modification
 
     def build(recipe: Any, target: Any, *, seed: int) -> Any:
         if seed == 8:
             raise DataError("training step 1", "a row does not fit", "shorten it")
         return real(recipe, target, seed=seed)
 
-    monkeypatch.setattr(lab, "build_modification", build)
+    monkeypatch.setattr(attack, "build_modification", build)
     search = found(place.search(place.write(trials=3)))
     failed: TrialResult = search.trials[1]
     assert (failed.state, failed.value, failed.step) == ("failed", None, 0)

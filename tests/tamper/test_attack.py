@@ -11,8 +11,8 @@ from robustlab.models.adapter import LoraModification
 from robustlab.spec.plan import Cell
 from robustlab.tamper.attack import run_attack
 from robustlab.tamper.control import silence
+from robustlab.train.hooks import Hooks
 from robustlab.train.order import Example, batch_lengths, lay_out
-from robustlab.train.purse import Hooks
 from robustlab.train.sft import Outcome
 
 ROWS = [Example.from_mask([1, *range(20 + n, 19 + 2 * n)], [0] * 4 + [1] * (n - 4)) for n in (6, 8, 10, 12, 14)]

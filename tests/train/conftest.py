@@ -14,8 +14,8 @@ from robustlab.models.quantize import quantize_nf4
 from robustlab.spec.attacks import LoraSft
 from robustlab.spec.training import Training
 from robustlab.train.dpo import run_dpo
+from robustlab.train.hooks import Hooks, Mark, StepPrice
 from robustlab.train.order import Example, Pair, batch_lengths, lay_out, pair_lengths
-from robustlab.train.purse import Hooks, Mark, StepPrice
 from robustlab.train.sft import Outcome, run_sft
 from robustlab.train.state import TrainState
 

@@ -13,7 +13,8 @@ import torch
 from robustlab.cost.meter import Meter
 from robustlab.errors import BudgetSpent
 from robustlab.train import trainer
-from robustlab.train.purse import Mark, guarded
+from robustlab.train.hooks import Mark
+from robustlab.train.purse import guarded
 from robustlab.train.sft import FlatSFTTrainer
 
 

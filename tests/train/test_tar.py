@@ -19,8 +19,8 @@ from robustlab.spec.budgets import Budget
 from robustlab.spec.catalog import load
 from robustlab.spec.safeguards import TamperResistant
 from robustlab.train import tar
+from robustlab.train.hooks import Hooks, Outcome, StepPrice
 from robustlab.train.order import Example, Pair
-from robustlab.train.purse import Hooks, Outcome, StepPrice
 from robustlab.train.sft import run_sft
 from robustlab.train.tar import OuterStep, completion_loss, run_tar
 
