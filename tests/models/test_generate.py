@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from robustlab.models import waves
+from robustlab.models import generate, waves
 from robustlab.models.generate import Completion, generate_greedy
 from robustlab.models.waves import Part, Wave, count_shared, plan_reading, plan_waves
 
@@ -172,6 +172,16 @@ def test_a_model_that_forgets_is_decoded_as_transformers_does_it(monkeypatch: py
             input_ids=torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
         )
         assert list(ours.ids) == theirs[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("vocabulary", [128, 512, 259])
+def test_the_highest_logit_is_that_of_argmax(vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    # Rounded, so that rows have ties within a block and between blocks; the first wins.
+    logits = torch.randn(64, vocabulary, generator=generator).mul(2).round()
+    logits[1], logits[2, 7] = 0.0, float("nan")
+    assert torch.equal(generate._most_likely(logits), logits.argmax(-1))
+    assert torch.equal(generate._most_likely(logits[:, ::2]), logits[:, ::2].argmax(-1))
 
 
 def test_the_batch_plan_depends_on_the_prompts_alone() -> None:
