@@ -36,7 +36,7 @@ from robustlab.engine.outcome import (
     use_cost,
 )
 from robustlab.engine.remote import ServedSubject, describe_server, measure_served_target
-from robustlab.engine.subject import add_copy, part_cells, release_subject
+from robustlab.engine.subject import add_copy, import_trainers, part_cells, release_subject
 from robustlab.errors import BudgetSpent, ConfigError, DataError, RobustlabError, Unanswered
 from robustlab.failpoints import reach
 from robustlab.lab import FAULT, Subject, leave_untouched, run_cell
@@ -109,6 +109,7 @@ def open_session(plan: ResolvedPlan, folder: RunFolder, journal: Journal, card: 
     Raises:
         RecordError: If the ledger cannot be trusted or written.
     """
+    import_trainers(plan.priced_cells)
     pace = read_pace(find_hardware(plan.hardware, "plan.yaml"), "centre")
     session = Session(folder, journal, card, plan.hardware, cache_root(), line, pace, plan.devices)
     session.transcripts = open_store(folder, journal)

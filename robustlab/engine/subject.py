@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 
 from robustlab.cost.recipes import is_quantised
 from robustlab.data.rows import EvalRow
@@ -13,7 +14,19 @@ from robustlab.lab import Subject
 from robustlab.measure.bench import Bench
 from robustlab.record.results import NodeResult
 from robustlab.session import Session
+from robustlab.spec.attacks import Untouched
 from robustlab.spec.plan import Cell
+from robustlab.spec.safeguards import NoSafeguard
+
+
+def import_trainers(cells: Sequence[Cell]) -> None:
+    """Import what trains before any meter runs: it is part of the run's start, whichever cell comes first.
+
+    Args:
+        cells: Those that the run pays for; where nothing is trained, nothing is imported.
+    """
+    if any(not isinstance(cell.recipe, Untouched) or not isinstance(cell.safeguard, NoSafeguard) for cell in cells):
+        import_module("robustlab.tamper.attack")
 
 
 def build_subject(

@@ -27,8 +27,7 @@ def pack_linears(model: nn.Module, rows: int) -> Iterator[None]:
             large, is left as it is.
     """
     layers = [module for module in model.modules() if _may_pack(module)]
-    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]  # torch's own
-    if not has_mkl or sum(layer.weight.nbytes for layer in layers) > PACKED_BYTES:
+    if not _has_operators() or sum(layer.weight.nbytes for layer in layers) > PACKED_BYTES:
         layers = []
     try:
         for layer in layers:
@@ -37,6 +36,11 @@ def pack_linears(model: nn.Module, rows: int) -> Iterator[None]:
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
+
+
+def _has_operators() -> bool:
+    """Whether torch was built with both libraries that its packed product needs."""
+    return bool(torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def _may_pack(module: nn.Module) -> TypeGuard[nn.Linear]:

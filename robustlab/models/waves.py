@@ -61,7 +61,7 @@ def plan_waves(prompts: Prompts, batch_rows: int, *, max_new_tokens: int = 0) ->
     """
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), tuple(prompts[row]), row))
     lengths = [len(prompts[row]) + max_new_tokens for row in order]
-    chunks = [tuple(order[start:end]) for start, end in _cut(lengths, batch_rows, WAVE_TOKENS)]
+    chunks = [tuple(order[start:end]) for start, end in cut_runs(lengths, batch_rows, WAVE_TOKENS)]
     return [Wave(rows, sum(len(prompts[row]) for row in rows), (Part(rows, 0),)) for rows in chunks]
 
 
@@ -108,11 +108,20 @@ def _find_families(prompts: Prompts, rows: Sequence[int], opening: int) -> list[
 
 def _cut_parts(prompts: Prompts, rows: Sequence[int], shared: int) -> list[Part]:
     lengths = [len(prompts[row]) - shared for row in rows]
-    return [Part(tuple(rows[start:end]), shared) for start, end in _cut(lengths, len(rows), PART_TOKENS)]
+    return [Part(tuple(rows[start:end]), shared) for start, end in cut_runs(lengths, len(rows), PART_TOKENS)]
 
 
-def _cut(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[tuple[int, int]]:
-    """Runs of rows, each as long as its rows times its longest one allow; lengths may go up and down."""
+def cut_runs(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into runs; lengths may go up and down.
+
+    Args:
+        lengths: Tokens of each row.
+        most_rows: Most rows of a run.
+        most_tokens: Most tokens of a run, filler included; a run has one row at least.
+
+    Yields:
+        tuple[int, int]: First row of a run, and the one after its last.
+    """
     start, longest = 0, 0
     for place, length in enumerate(lengths):
         longest = max(longest, length)

@@ -85,9 +85,10 @@ def _installed(name: str) -> str | None:
 
 
 def _processor() -> str:
-    names = [line.partition(":")[2].strip() for line in _cpuinfo_lines() if line.startswith("model name")]
+    names = [line.partition(":")[2].strip() for line in read_cpu_info() if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cpuinfo_lines() -> list[str]:
+def read_cpu_info() -> list[str]:
+    """Lines in which Linux describes its processors; none on another system."""
     return _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if _CPUINFO.is_file() else []

@@ -42,8 +42,7 @@ from robustlab.models.load import LoadedTarget
 from robustlab.spec.attacks import Ablation
 from robustlab.spec.plan import Cell
 from robustlab.spec.targets import Shape
-from robustlab.train.hooks import Hooks
-from robustlab.train.sft import Outcome
+from robustlab.train.hooks import Hooks, Outcome
 from robustlab.units import to_nanoseconds
 
 BATCH_ROWS = 16

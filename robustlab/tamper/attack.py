@@ -17,9 +17,9 @@ from robustlab.spec.targets import Shape
 from robustlab.tamper.ablation import run_ablation
 from robustlab.tamper.control import check_control
 from robustlab.train.dpo import run_dpo
-from robustlab.train.hooks import Hooks, StepPrice
+from robustlab.train.hooks import Hooks, Outcome, StepPrice
 from robustlab.train.order import Example, Pair, Row, batch_lengths, lay_out, pair_lengths
-from robustlab.train.sft import Outcome, run_sft
+from robustlab.train.sft import run_sft
 from robustlab.train.state import TrainState
 
 

@@ -41,7 +41,7 @@ def measure(course: Course) -> Callable[[Mark], None]:
         )  # fmt: skip
         with course.modification.lifted():
             ids = [completion.ids for completion in completions]
-            mean_log_probabilities(course.target.model, ids, start_id=2, batch_rows=2, limit=-9.0)
+            mean_log_probabilities(course.target.model, ids, start_id=2, batch_tokens=12, limit=-9.0)
         torch.rand(7)
         random.random()
         numpy.random.rand()

@@ -18,7 +18,7 @@ from robustlab.errors import BudgetSpent, DataError
 from robustlab.measure.bench import Bench
 from robustlab.measure.instruction_following import judge_instruction
 from robustlab.measure.judged import Judged, build_property, count_verdicts
-from robustlab.measure.measurement import SCORED_ROWS, build_items, build_measurement, measure_rows, say
+from robustlab.measure.measurement import SCORED_TOKENS, build_items, build_measurement, measure_rows, say
 from robustlab.measure.reading import Reading
 from robustlab.models.adapter import LoraModification
 from robustlab.models.generate import Completion
@@ -168,7 +168,9 @@ def test_the_perplexity_is_that_of_the_untouched_target(
     modification.dispose()
     ((texts, scores),) = scored
     limit = -math.log(spec.coherence.max_perplexity)
-    assert scores == mean_log_probabilities(bench.target.model, texts, start_id=2, batch_rows=SCORED_ROWS, limit=limit)
+    assert scores == mean_log_probabilities(
+        bench.target.model, texts, start_id=2, batch_tokens=SCORED_TOKENS, limit=limit
+    )
 
 
 def test_waves_are_units_that_are_counted(spec: RefusalEval, rows: list[EvalRow], bench: Bench, till: Any) -> None:

@@ -29,16 +29,6 @@ def complete(
     )
 
 
-@pytest.fixture
-def lively(tiny: Any) -> Any:
-    """The tiny target with larger random weights, so that its greedy answers differ from prompt to prompt."""
-    generator = torch.Generator().manual_seed(3)
-    for parameter in tiny.model.parameters():
-        if parameter.dim() == 2:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-    return tiny.model
-
-
 def ending(model: Any) -> tuple[frozenset[int], list[Completion]]:
     """An end token that some completions reach early and others do not, and the completions without one."""
     free = complete(model, PROMPTS)

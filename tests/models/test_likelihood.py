@@ -8,18 +8,9 @@ import torch
 
 from robustlab.models import likelihood
 from robustlab.models.likelihood import NEAR_NATS, mean_log_probabilities
+from robustlab.record import provenance
 
 TEXTS = [[40, 41, 42], [], [50], [9, 8, 7, 6, 5]]
-
-
-@pytest.fixture
-def lively(tiny: Any) -> Any:
-    """The tiny target with larger random weights, so that texts score differently."""
-    generator = torch.Generator().manual_seed(3)
-    for parameter in tiny.model.parameters():
-        if parameter.dim() == 2:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-    return tiny.model
 
 
 @pytest.fixture
@@ -46,7 +37,7 @@ def by_hand(model: Any, text: list[int]) -> float:
 
 
 def score(model: Any, limit: float | None = None) -> list[float | None]:
-    return mean_log_probabilities(model, TEXTS, start_id=2, batch_rows=2, limit=limit)
+    return mean_log_probabilities(model, TEXTS, start_id=2, batch_tokens=6, limit=limit)
 
 
 def test_mean_log_probability_is_that_of_log_softmax(lively: Any) -> None:
@@ -60,7 +51,7 @@ def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(tiny: Any) -> None
     for parameter in tiny.model.parameters():
         parameter.data.zero_()
     # All logits are 0: each token has probability 1 / 259.
-    (found,) = mean_log_probabilities(tiny.model, [[7, 8, 9]], start_id=2, batch_rows=1)
+    (found,) = mean_log_probabilities(tiny.model, [[7, 8, 9]], start_id=2, batch_tokens=3)
     assert found == pytest.approx(-math.log(259), rel=1e-6)
 
 
@@ -128,5 +119,11 @@ def test_the_processor_says_what_it_can_do(
     path = tmp_path / "cpuinfo"
     if text is not None:
         path.write_text(text)
-    monkeypatch.setattr(likelihood, "_CPU_INFO", path)
+    monkeypatch.setattr(provenance, "_CPUINFO", path)
     assert likelihood._is_fast_in_bfloat16.__wrapped__() == expected
+
+
+def test_a_batch_holds_only_so_many_tokens_with_filler(lively: Any, asked: list[tuple[bool, int]]) -> None:
+    mean_log_probabilities(lively, [[5] * 4, [5] * 2, [5] * 3, [5] * 9], start_id=2, batch_tokens=9)
+    # 2 and 3 tokens are 2 x 3 with filler, a third row of 4 would be 12; 9 alone are as many as may be.
+    assert [rows for _, rows in asked] == [2, 1, 1]
